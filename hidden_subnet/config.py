@@ -1,0 +1,208 @@
+"""The settings of a run as typed dataclasses: what exists, what it means, and which default it has.
+
+Only this module, launch.py and hydra_plugins/ know Hydra and OmegaConf; it imports no torch, so that
+`python launch.py --help` answers at once. Below `to_config` everything is ordinary Python.
+"""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+ModelName = Enum("ModelName", ["fc", "conv2", "conv4", "conv6", "conv8"])
+InitName = Enum(
+    "InitName",
+    [
+        "signed_constant",
+        "unsigned_constant",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "xavier_normal",
+        "xavier_constant",
+        "standard",
+    ],
+)
+Fan = Enum("Fan", ["fan_in", "fan_out"])
+Scale = Enum("Scale", ["none", "density"])
+DataName = Enum("DataName", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic"])
+PruningName = Enum("PruningName", ["layerwise"])
+OptimizerName = Enum("OptimizerName", ["sgd", "adam"])
+ScheduleName = Enum("ScheduleName", ["cosine", "constant", "multistep"])
+TrackerName = Enum("TrackerName", ["wandb", "tensorboard", "both", "none"])
+TrackerMode = Enum("TrackerMode", ["auto", "online", "offline"])
+Device = Enum("Device", ["auto", "cpu", "cuda", "mps"])
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    name: ModelName = MISSING
+    width: float = 1.0
+    """Multiplies every hidden layer's channels and features."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Init:
+    name: InitName = MISSING
+    mode: Fan = Fan.fan_in
+    """Which fan sets the variance; the Xavier rules and `standard` fix their own."""
+    scale: Scale = Scale.none
+    """density: the standard deviation is divided by sqrt(1 - prune_rate), so that a pruned layer keeps its scale."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Data:
+    name: DataName = MISSING
+    root: str = "data"
+    """Folder of the downloaded files; created when something must be downloaded."""
+    validation: float = 0.1
+    """Fraction of the training images held out to choose the best epoch; 0 trains on all of them."""
+    crop: int = 0
+    """Random crop: zero pixels added on each side before an image-sized window is cut."""
+    flip: bool = False
+    """Random horizontal flip."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Pruning:
+    name: PruningName = MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class Method:
+    """One dataclass an option of the group `method`; a setting of a method is a field of its dataclass."""
+
+    name: str = MISSING
+
+
+@dataclass(kw_only=True, slots=True)
+class EdgePopup(Method):
+    name: str = "edge_popup"
+
+
+@dataclass(kw_only=True, slots=True)
+class Dense(Method):
+    name: str = "dense"
+
+
+@dataclass(kw_only=True, slots=True)
+class Random(Method):
+    name: str = "random"
+
+
+METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "dense": Dense, "random": Random}
+
+
+@dataclass(kw_only=True, slots=True)
+class Train:
+    epochs: int = 15
+    batch_size: int = 64
+    lr: float = 0.1
+    """Peak learning rate; each method sets its own default (conf/method), the command line wins."""
+    optimizer: OptimizerName = OptimizerName.sgd
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: ScheduleName = ScheduleName.cosine
+    warmup_epochs: int = 0
+    milestones: list[int] = field(default_factory=list)
+    """multistep: the epochs at which the learning rate is multiplied by gamma."""
+    gamma: float = 0.1
+    label_smoothing: float = 0.0
+    device: Device = Device.auto
+    threads: int | None = None
+    """CPU threads; by default all cores for one run, cores / slots in a sweep."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    minutes: float = 5.0
+    """Least time between two checkpoints that are written only for going on after an interruption."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Tracker:
+    name: TrackerName = MISSING
+    project: str = "hidden_subnet"
+    entity: str | None = None
+    mode: TrackerMode = TrackerMode.auto
+    """W&B: auto is online where a key is found and offline elsewhere."""
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, slots=True)
+class Seeds:
+    weights: int | None = None
+    scores: int | None = None
+    data: int | None = None
+    split: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Config:
+    model: Model = field(default_factory=Model)
+    init: Init = field(default_factory=Init)
+    data: Data = field(default_factory=Data)
+    pruning: Pruning = field(default_factory=Pruning)
+    method: Method = field(default_factory=Method)
+    train: Train = field(default_factory=Train)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tracker: Tracker = field(default_factory=Tracker)
+    seeds: Seeds = field(default_factory=Seeds)
+    prune_rate: float = 0.5
+    """Fraction of the weights REMOVED: 0 keeps all of them, 0.9 keeps one in ten."""
+    seed: int = 0
+    out: str = "runs"
+    force: bool = False
+    """Run again what is already finished."""
+    grids: list[Any] = field(default_factory=list)
+    """Written by a preset (sweeps/): each item maps settings to the values to combine."""
+
+
+def register(presets: Path) -> None:
+    """Make the schema and every preset `presets/*.yaml` known to Hydra (as options of the group `sweep`)."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, node in METHODS.items():
+        store.store(group="method/schema", name=name, node=node)
+    for path in sorted(presets.glob("*.yaml")):
+        # A preset is a sweep by itself: without this line, `sweep=...` would need -m beside it.
+        preset = {"hydra": {"mode": "MULTIRUN"}, **OmegaConf.to_container(OmegaConf.load(path))}  # type: ignore[dict-item]
+        store.store(group="sweep", name=path.stem, node=preset, package="_global_")
+
+
+def to_config(composed: Any) -> Config:
+    """The one conversion from what Hydra composed to plain dataclasses."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Plain values only (enums as their names): what is written to config.yaml, hashed, and sent to trackers."""
+    settings = asdict(config)
+    settings.pop("grids")
+    plain = _plain(settings)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+def to_yaml(settings: dict[str, Any]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(settings))
+
+
+def load_config(path: Path) -> Config:
+    """Read a run's config.yaml; settings that it does not name (it may be older) take their defaults."""
+    loaded = OmegaConf.load(path)
+    schema = OmegaConf.structured(Config(method=METHODS[loaded.method.name]()))
+    return to_config(OmegaConf.merge(schema, loaded))

@@ -1,0 +1,91 @@
+"""A run is named by what it is: the same settings give the same folder, on any day and any machine.
+
+Changing what this file computes would rename finished runs. So a setting added later is left out of the projection
+while it holds the value that means the old behaviour, and anything else is a new SCHEMA with a note for users.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict
+
+SCHEMA = 1
+
+
+def seed_of(config: Config, stream: str) -> int:
+    """The seed of `weights`, `scores`, `data` or `split`: its own where given, else the run's `seed`."""
+    own = {
+        "weights": config.seeds.weights,
+        "scores": config.seeds.scores,
+        "data": config.seeds.data,
+        "split": config.seeds.split,
+    }[stream]
+    return config.seed if own is None else own
+
+
+def projection(config: Config) -> dict[str, Any]:
+    """What makes two runs the same run: no operational setting, and none that the method does not use."""
+    settings = as_dict(config)
+    data = {key: settings["data"][key] for key in ("name", "validation", "crop", "flip")}
+    seeds = {stream: seed_of(config, stream) for stream in ("weights", "scores", "data", "split")}
+    what: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": settings["model"],
+        "init": settings["init"],
+        "data": data,
+        "method": settings["method"],
+        "seeds": seeds,
+    }
+    if config.data.validation == 0:
+        del seeds["split"]
+    if isinstance(config.method, Dense):
+        del seeds["scores"]
+    else:
+        what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
+    if isinstance(config.method, Random):
+        del seeds["data"], data["crop"], data["flip"]
+    else:
+        what["train"] = _training(config, settings["train"])
+    rounded = _rounded(what)
+    assert isinstance(rounded, dict)
+    return rounded
+
+
+def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
+    unused = {"device", "threads"}
+    if config.train.optimizer is OptimizerName.adam:
+        unused |= {"momentum", "nesterov"}
+    if config.train.schedule is not ScheduleName.multistep:
+        unused |= {"milestones", "gamma"}
+    return {key: value for key, value in train.items() if key not in unused}
+
+
+def _rounded(value: Any) -> Any:
+    """12 digits: Hydra's range(0.1,1.0,0.1) yields 0.30000000000000004, and it means 0.3."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def digest(what: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def slug(config: Config) -> str:
+    """The part of a folder's name that a person reads, at most 60 characters of [A-Za-z0-9._-]."""
+    words = [config.data.name.name, config.model.name.name]
+    if config.model.width != 1:
+        words.append(f"w{config.model.width:g}")
+    words += [config.method.name, config.init.name.name]
+    if not isinstance(config.method, Dense):
+        words.append(f"pr{config.prune_rate:g}")
+    words.append(f"s{config.seed}")
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:60]
+
+
+def folder_name(config: Config) -> str:
+    return f"{slug(config)}-{digest(projection(config))[:12]}"

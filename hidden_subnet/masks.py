@@ -1,0 +1,103 @@
+"""Which weights a score mask keeps: exactly K of each layer, those with the largest |score|.
+
+The rule among equal |scores|: the weights with the highest index in logical (row-major) order are kept. It depends on
+neither memory layout nor device, so CPU, CUDA, channels_last and every rank agree on the mask. It is what a stable
+ascending sort gives that drops the first n - K.
+"""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def kept_count(n: int, prune_rate: float) -> int:
+    """K = n - floor(prune_rate * n), in the decimal sense: 0.29 of 100 removes 29, where floats say 28.
+
+    12 digits of the rate count, so that 0.30000000000000004 is 0.3; at least 1 of n >= 1 weights is kept.
+    """
+    return n - math.floor(Decimal(f"{prune_rate:.12g}") * n)
+
+
+class Scratch:
+    """The buffers for the selection in all layers of a model, as large as the largest: layers take turns."""
+
+    def __init__(self) -> None:
+        self._magnitudes = np.empty(0, np.float32)
+        self._below = np.empty(0, np.bool_)
+        self._upto = np.empty(0, np.bool_)
+
+    def of(self, n: int) -> tuple[Floats, Bools, Bools]:
+        if self._magnitudes.size < n:
+            self._magnitudes = np.empty(n, np.float32)
+            self._below, self._upto = np.empty(n, np.bool_), np.empty(n, np.bool_)
+        return self._magnitudes[:n], self._below[:n], self._upto[:n]
+
+
+def select(scores: Tensor, keep: int, scratch: Scratch) -> tuple[float, bool]:
+    """The K-th largest |score| of dense float32 CPU `scores`, and whether equal ones stand on both sides of the cut.
+
+    Selection by sampling (Floyd and Rivest 1975): two order statistics of a sample bracket the threshold; one pass
+    counts what lies below the bracket, and only the few per cent inside are partitioned. Exact: a bracket that misses
+    falls back to partitioning all. 1.4 ns a weight on one core, where torch.sort takes 117; numpy's partition
+    alone takes 1.2 or 7, as its AVX-512 code suits the processor or not.
+    """
+    n = scores.numel()
+    drop = n - keep
+    if drop == 0:
+        return 0.0, False
+    magnitudes, below, upto = scratch.of(n)
+    # Storage order: an order statistic does not depend on the layout, and nothing is copied.
+    np.abs(scores.as_strided((n,), (1,)).numpy(), out=magnitudes)
+    if n >= 4096:
+        low, high = _bracket(magnitudes[:: 16 if n < 2**18 else 64].copy(), drop / n)
+        np.less(magnitudes, low, out=below)
+        np.less_equal(magnitudes, high, out=upto)
+        np.greater(upto, below, out=upto)
+        inside = magnitudes[np.flatnonzero(upto)]
+        rank = drop - np.count_nonzero(below)
+        if 0 <= rank < inside.size:
+            return _partition(inside, rank)
+    return _partition(magnitudes, drop)
+
+
+def _bracket(sample: Floats, quantile: float) -> tuple[np.float32, np.float32]:
+    """Two values of the sample, four standard errors of a rank to either side of the quantile."""
+    m = sample.size
+    spread = 4 * math.sqrt(m * quantile * (1 - quantile)) + 1
+    low, high = max(0, int(quantile * m - spread)), min(m - 1, int(quantile * m + spread))
+    sample.partition([low, high])
+    return sample[low], sample[high]
+
+
+def _partition(values: Floats, rank: int) -> tuple[float, bool]:
+    values.partition(rank)
+    return float(values[rank]), bool(rank > 0 and values[:rank].max() == values[rank])
+
+
+def topk_mask(scores: Tensor, keep: int, scratch: Scratch | None = None) -> Tensor:
+    """The boolean mask, shaped and laid out as `scores`, with exactly `keep` weights kept; 1 <= keep <= n."""
+    if scores.device.type == "cpu" and scores.dtype == torch.float32:
+        threshold, tied = select(scores.detach(), keep, scratch or Scratch())
+        if not tied:
+            return scores.detach().abs() >= threshold
+    else:
+        # No host synchronisation: the threshold stays on the device, and ties are settled whether there are any or not.
+        largest = torch.topk(scores.detach().abs().flatten(), keep, sorted=False).values
+        return _settle_ties(scores.detach(), largest.min(), keep)
+    return _settle_ties(scores.detach(), torch.tensor(threshold), keep)
+
+
+def _settle_ties(scores: Tensor, threshold: Tensor, keep: int) -> Tensor:
+    magnitude = scores.abs().flatten()
+    above, equal = magnitude > threshold, magnitude == threshold
+    from_the_end = equal.flip(0).cumsum(0).flip(0)
+    mask = above | (equal & (from_the_end <= keep - above.sum()))
+    # flatten() reads in logical order; the mask goes back to the layout of the scores.
+    return torch.empty_like(scores, dtype=torch.bool).copy_(mask.view(scores.shape))

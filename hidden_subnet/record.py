@@ -1,0 +1,119 @@
+"""The files of a run, which are the truth: everything else (W&B, results.csv, table, figure) is derived from them.
+
+config.yaml      the settings
+metrics.jsonl    one line an epoch, from epoch 0 (untrained) on
+result.json      written last and atomically: it exists = the run is done
+error.txt        the traceback of a run that failed
+checkpoints/     first, best, last: what was trained; resume: what going on needs, gone when the run is done
+log              what was said meanwhile
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hidden_subnet.config import Config, as_dict, load_config, to_yaml
+from hidden_subnet.identity import folder_name, projection
+
+CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
+FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt"
+
+
+class BusyError(RuntimeError):
+    """Another process is executing this run."""
+
+
+def folder_of(config: Config) -> Path:
+    return Path(config.out).absolute() / folder_name(config)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """A reader sees the old file or the new one, whole, whenever the power fails."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def open_folder(config: Config) -> Path:
+    """The run's folder with its config.yaml; one that is there must be of the very same run.
+
+    Raises ValueError where its settings differ (an edited config.yaml), OSError where it cannot be written.
+    """
+    folder = folder_of(config)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    settings = folder / CONFIG
+    if settings.exists() and projection(load_config(settings)) != projection(config):
+        raise ValueError(f"{settings} does not describe the run that its folder is named after; move the folder away")
+    write_atomically(settings, to_yaml(as_dict(config)).encode())
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run for this process; the kernel lets go when the process dies. Raises BusyError if another holds it."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BusyError(f"{folder.name} is being executed by another process") from None
+        yield
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text())
+    except FileNotFoundError:
+        return None
+    return result
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    write_atomically(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def clear(folder: Path) -> None:
+    """Forget what an earlier execution left, its result first: without it the run counts as not done."""
+    for name in (
+        RESULT,
+        METRICS,
+        ERROR,
+        *(f"checkpoints/{c}" for c in (FIRST, BEST, LAST, RESUME, f"{RESUME}.old")),
+    ):
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_rows(folder: Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl; a last line that a kill tore is left out."""
+    try:
+        lines = (folder / METRICS).read_text().split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def keep_rows(folder: Path, count: int) -> None:
+    """Drop the rows that were written after the checkpoint from which the run goes on."""
+    rows = read_rows(folder)[:count]
+    write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def append_row(folder: Path, row: dict[str, float]) -> None:
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

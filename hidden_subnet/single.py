@@ -1,0 +1,88 @@
+"""One run in this process, as `python launch.py` without -m does it, and what its user sees."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hidden_subnet import record
+from hidden_subnet.config import Config
+from hidden_subnet.execute import EXIT_CODES, Display, Outcome, execute
+from hidden_subnet.experiment import Row
+from hidden_subnet.sweep.sweep import prepare
+
+
+def run_single(config: Config) -> int:
+    """Returns the exit code: 0 done or done before, 1 failed, 130 interrupted."""
+    if config.force or record.read_result(record.folder_of(config)) is None:
+        prepare([config])
+    console = Console()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(f"epoch 1/{config.train.epochs}", total=None)
+
+        def on_step(epoch: int, batch: int, batches: int) -> None:
+            if batch == 1 or batch % 20 == 0 or batch == batches:
+                bar.update(
+                    task,
+                    description=f"epoch {epoch}/{config.train.epochs}",
+                    completed=(epoch - 1) * batches + batch,
+                    total=config.train.epochs * batches,
+                )
+
+        def on_row(row: Row) -> None:
+            console.print(_line(row, config.train.epochs), highlight=False, soft_wrap=True)
+
+        outcome = execute(
+            config,
+            Display(
+                on_row=on_row, on_step=on_step, say=lambda text: console.print(text, highlight=False, soft_wrap=True)
+            ),
+        )
+    _tell(outcome, console)
+    return EXIT_CODES[outcome.state]
+
+
+def _line(row: Row, epochs: int) -> str:
+    said = [f"epoch {row['epoch']:.0f}/{epochs}"]
+    for part in ("train", "validation", "test"):
+        if f"{part}/loss" in row:
+            said.append(f"{part} loss {row[f'{part}/loss']:.4f} top-1 {100 * row[f'{part}/top1']:.2f} %")
+    if "seconds" in row:
+        said.append(f"{row['seconds']:.1f} s")
+    return ", ".join(said) + (" (untrained)" if row["epoch"] == 0 else "")
+
+
+def _tell(outcome: Outcome, console: Console) -> None:
+    if outcome.result is not None:
+        result = outcome.result
+        untrained = result["untrained"]
+        if outcome.state == "skipped":
+            console.print("finished before, nothing is run (force=true runs it anew)")
+        console.print(
+            f"test accuracy: untrained {100 * untrained['unpruned']['top1']:.2f} %, "
+            + (
+                f"under the first mask {100 * untrained['first_mask']['top1']:.2f} %, "
+                if untrained["first_mask"]
+                else ""
+            )
+            + f"last epoch {100 * result['last']['test']['top1']:.2f} %"
+            + (
+                f", best epoch ({result['best']['epoch']}) {100 * result['best']['test']['top1']:.2f} %"
+                if result["best"]
+                else ""
+            )
+            + f"; {result['kept']:,} of {result['weights']:,} weights kept",
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif outcome.state == "interrupted":
+        console.print("the same command goes on from here")
+    elif outcome.state == "busy":
+        console.print(outcome.message)
+    console.print(f"{outcome.state}: {outcome.folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,148 @@
+"""A sweep on this machine: slots that execute one run after the other, each run in a child process of its own.
+
+Children come from a fork server that has imported torch once, so a run starts in tens of milliseconds, and what
+one run does to its process (a crash, a leak, random state) no other run can see. What a run says reaches the parent
+through its folder alone, as it would from another machine.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from hidden_subnet import record
+from hidden_subnet.config import Config, Device
+
+# The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
+PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb"]
+
+
+@dataclass
+class Job:
+    config: Config
+    folder: Path
+    state: str = "queued"
+    """queued, running, done, skipped, failed, interrupted, or busy."""
+    message: str = ""
+    process: BaseProcess | None = None
+    slot: int = 0
+    started: float = 0.0
+
+
+@dataclass(frozen=True)
+class Slots:
+    count: int
+    threads: int
+    gpus: list[str] = field(default_factory=list)
+
+
+def plan_slots(configs: list[Config], workers: int | None) -> Slots:
+    """A slot a GPU; on a CPU as many as its cores allow with train.threads each, or one a core."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    gpus = _visible_gpus() if all(c.train.device in (Device.auto, Device.cuda) for c in configs) else []
+    asked = max((c.train.threads or 0) for c in configs)
+    count = workers or len(gpus) or max(1, cores // (asked or 1))
+    count = min(count, len(configs))
+    return Slots(count=count, threads=asked or max(1, cores // count), gpus=gpus)
+
+
+def _visible_gpus() -> list[str]:
+    import torch
+
+    count = torch.cuda.device_count()  # asks the driver without starting CUDA in this process
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [named[k] if len(named) == count and named[k] else str(k) for k in range(count)]
+
+
+def run_all(jobs: list[Job], slots: Slots, sweep: str, watch: Callable[[list[Job]], None]) -> None:
+    """Execute every job; `watch` is called several times a second. Returns when all have ended.
+
+    INT and TERM let the running children save and stop, and start no further ones.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    waiting = [job for job in jobs if job.state == "queued"][::-1]
+    running: list[Job] = []
+    free = list(range(slots.count))
+    stopping: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if stopping:
+            for job in running:
+                if job.process is not None:
+                    job.process.kill()
+        stopping.append(number)
+        for job in running:
+            if job.process is not None and job.process.pid is not None and len(stopping) == 1:
+                os.kill(job.process.pid, signal.SIGTERM)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while running or (waiting and not stopping):
+            while waiting and free and not stopping:
+                job = waiting.pop()
+                job.slot = free.pop(0)
+                _start(context, job, slots, sweep)
+                running.append(job)
+            watch(jobs)
+            time.sleep(0.05)
+            for job in [job for job in running if job.process is not None and not job.process.is_alive()]:
+                _end(job)
+                running.remove(job)
+                free.append(job.slot)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        watch(jobs)
+
+
+def _start(context: "multiprocessing.context.ForkServerContext", job: Job, slots: Slots, sweep: str) -> None:
+    gpu = slots.gpus[job.slot % len(slots.gpus)] if slots.gpus else None
+    job.process = context.Process(target=_child, args=(job.config, job.folder, slots.threads, gpu, sweep))
+    job.process.start()
+    job.state, job.started = "running", time.monotonic()
+
+
+def _end(job: Job) -> None:
+    assert job.process is not None
+    code = job.process.exitcode or 0
+    if (job.folder / record.RESULT).exists():
+        job.state = "done"
+    elif code == 130:
+        job.state, job.message = "interrupted", "saved; the same command goes on"
+    elif (job.folder / record.ERROR).exists():
+        job.state = "failed"
+        job.message = (job.folder / record.ERROR).read_text().rstrip().splitlines()[-1]
+    elif code == 3:
+        job.state, job.message = "busy", "another process is executing this run"
+    else:
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        job.state, job.message = "failed", f"the process of the run died ({how}); the same command goes on"
+
+
+def _child(config: Config, folder: Path, threads: int, gpu: str | None, sweep: str) -> None:
+    """The whole life of a run's process; its exit code tells the parent what its folder does not."""
+    # The terminal sends Ctrl-C to every process; the parent alone decides, and asks the children with TERM.
+    os.setsid()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder / record.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    import torch
+
+    from hidden_subnet.execute import EXIT_CODES, Display, execute
+
+    torch.set_num_threads(threads)
+    outcome = execute(config, Display(_ignore, _ignore, _ignore), sweep)
+    sys.exit(3 if outcome.state == "busy" else EXIT_CODES[outcome.state])
+
+
+def _ignore(*anything: object) -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Hydra finds the sweeper and the launcher in this package."""

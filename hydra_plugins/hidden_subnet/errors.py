@@ -1,0 +1,56 @@
+"""Hydra's and OmegaConf's complaints in one line: the value, the rule, the choices, what to do."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
+
+from hidden_subnet.config import METHODS, Config
+
+
+def one_line(error: BaseException) -> str:
+    """The innermost cause said shortly, with the nearest name that exists."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    for each in chain:
+        if isinstance(each, MissingConfigException) and each.missing_cfg_file and each.options is not None:
+            group, _, name = each.missing_cfg_file.rpartition("/")
+            options = [option for option in each.options if option != "schema"]
+            return (
+                f"{group}={name}: there is no such {group}{_nearest(name, options)}; choose one of {', '.join(options)}"
+            )
+    text = " ".join(" ".join(str(each) for each in chain).split())
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
+    if found := re.search(r"'(\w+)' object has no attribute '(\w+)'", text):
+        return f"{found[2]}: there is no such setting{_nearest(found[2], setting_names())}; --help lists them"
+    if found := re.search(r"((?:Value|Invalid value) .*?) full_key: (\S+)", text):
+        return f"{found[2]}: {found[1][0].lower()}{found[1][1:]}"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{found[1]}: several values make a sweep: add -m (a list is written key=[value,value])"
+    if found := re.search(r"field '([\w.]+)' is not Optional", text):
+        return f"{found[1]}: null is no value for it"
+    return text[:300]
+
+
+def setting_names() -> list[str]:
+    """Every setting as it is typed, and the groups."""
+    names = ["model", "init", "data", "pruning", "method", "train", "tracker", "sweep"]
+    for method in METHODS.values():
+        settings = OmegaConf.to_container(OmegaConf.structured(Config(method=method())))
+        assert isinstance(settings, dict)
+        for key, value in settings.items():
+            top = str(key)
+            names += [f"{top}.{inner}" for inner in map(str, value)] if isinstance(value, dict) else [top]
+    return list(dict.fromkeys(names))
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) or [
+        full for full in names if full.endswith(f".{name}")
+    ]
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,122 @@
+"""The sweeper: combinations of values from the command line and from a preset's list of grids.
+
+Hydra's own sweeper knows one cartesian product and runs the first jobs before it looks at the last. This one expands
+a preset's grids (a union of products), lets the command line win in each, drops doubles, checks every job before any
+starts, and ends in a table and a figure.
+"""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from hidden_subnet.check import ConfigError
+from hidden_subnet.config import Config
+from hidden_subnet.identity import folder_name
+from hydra_plugins.hidden_subnet.compose import compose_job
+
+
+@dataclass
+class GridSweeperConfig:
+    _target_: str = "hydra_plugins.hidden_subnet.grid_sweeper.GridSweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweeperConfig, provider="hidden_subnet")
+
+
+class GridSweeper(Sweeper):  # type: ignore[misc]
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.config = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        jobs = expand(parser, arguments, grids(self.config))
+        configs: dict[str, Config] = {}
+        overrides: list[Sequence[str]] = []
+        for job in jobs:
+            config = compose_job(self.context, self.config, job)
+            name = folder_name(config)
+            if name not in configs:
+                configs[name] = config
+                overrides.append(job)
+        if len(configs) < len(jobs):
+            print(
+                f"{len(jobs)} combinations are {len(configs)} runs: "
+                "the others differ only in settings that their method does not use"
+            )
+        label = self.config.hydra.runtime.choices.get("sweep") or "-".join(_varying(jobs)) or "sweep"
+        # Imported here: Hydra's search for plugins executes their modules a second time, and the class that it
+        # instantiates is the later one.
+        from hydra_plugins.hidden_subnet.local_launcher import LocalLauncher
+
+        if isinstance(self.launcher, LocalLauncher):
+            return self.launcher.execute(list(configs.values()), overrides, label)
+        from hidden_subnet.sweep.sweep import finish, prepare, sweep_name
+
+        prepare(list(configs.values()))
+        returns = self.launcher.launch(overrides, initial_job_idx=0)
+        if finish(list(configs.values()), sweep_name(label, list(configs.values()))):
+            sys.exit(1)
+        return returns
+
+
+def grids(config: DictConfig) -> list[dict[str, Any]]:
+    """The preset's grids, or one that adds nothing."""
+    found = OmegaConf.to_container(config.grids) if isinstance(config.grids, ListConfig) else []
+    assert isinstance(found, list)
+    for grid in found:
+        if not isinstance(grid, dict):
+            raise ConfigError(f"grids: each must map settings to values, as in 'method: edge_popup'; got {grid!r}")
+    return [{str(key): value for key, value in grid.items()} for grid in found] or [{}]
+
+
+def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str, Any]]) -> list[list[str]]:
+    """The override list of each job: in every grid the product of its values, where the command line replaces a key."""
+    given = parser.parse_overrides(arguments)
+    keys = {override.get_key_element().lstrip("+~") for override in given}
+    jobs: list[list[str]] = []
+    for grid in preset:
+        lines = [f"{key}={_values(value)}" for key, value in grid.items() if key not in keys]
+        axes = [_axis(override) for override in [*parser.parse_overrides(lines), *given]]
+        jobs += [list(job) for job in itertools.product(*axes) if list(job) not in jobs]
+    return jobs
+
+
+def _values(value: Any) -> str:
+    """What stands in a preset is what one would type: a list is a choice of its items."""
+    if isinstance(value, list):
+        return ",".join(map(_values, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _axis(override: Override) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [override.input_line or f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line}: an interval has no list of values; "
+            "give values as in prune_rate=0.1,0.5 or range(0.1,1.0,0.2), or take hydra/sweeper=optuna"
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _varying(jobs: list[list[str]]) -> list[str]:
+    """The keys whose values differ among the jobs, for the sweep's name."""
+    keys = dict.fromkeys(line.split("=")[0] for job in jobs for line in job)
+    values = {key: {line for job in jobs for line in job if line.startswith(f"{key}=")} for key in keys}
+    return [key.replace("/", "_") for key in keys if len(values[key]) > 1]

@@ -1,0 +1,47 @@
+"""python launch.py [-m] [name=value ...]: one run, or a sweep. --help explains the parts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+def task(composed: Any) -> None:
+    """What Hydra calls for a single run, and what its own launchers call for each job of a sweep."""
+    from hidden_subnet.check import ConfigError
+    from hydra_plugins.hidden_subnet.compose import to_checked_config
+
+    try:
+        config = to_checked_config(composed)
+        from hidden_subnet.single import run_single
+
+        code = run_single(config)
+    except ConfigError as error:  # here, since Hydra prints a line of its own over an exception that it sees
+        sys.exit(f"error: {error}")
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from hidden_subnet.config import register
+    from hydra_plugins.hidden_subnet.errors import one_line
+
+    register(HERE / "sweeps")
+    wants_traceback = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line below is the one that the user reads
+    try:
+        hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        if wants_traceback:
+            raise
+        sys.exit(f"error: {one_line(error)}")
+
+
+if __name__ == "__main__":
+    main()

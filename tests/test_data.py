@@ -1,0 +1,482 @@
+"""Reading, finding, and fetching the data sets; what is not in the package is made here in the real formats."""
+
+import gzip
+import hashlib
+import http.server
+import io
+import multiprocessing
+import pickle
+import socketserver
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor
+
+from hidden_subnet.data import idx
+from hidden_subnet.data.info import INFO, DataError, Info, held_out
+from hidden_subnet.data.load import Images, load, prepare
+from hidden_subnet.data.split import split
+
+UNREACHABLE = "http://127.0.0.1:9/"
+TINY = Info((1, 3, 2), 10, 12, 10, (0.5,), (0.25,))
+TINY_CIFAR = Info((3, 32, 32), 10, 5, 2, (0.5,) * 3, (0.25,) * 3)
+
+
+def digest(images: Images) -> str:
+    sha = hashlib.sha256()
+    for part in (images.train, images.train_labels, images.test, images.test_labels):
+        sha.update(part.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def assert_sound(images: Images) -> None:
+    info = images.info
+    for pixels, labels, count in (
+        (images.train, images.train_labels, info.train),
+        (images.test, images.test_labels, info.test),
+    ):
+        assert (pixels.shape, pixels.dtype) == ((count, *info.shape), torch.uint8)
+        assert (labels.shape, labels.dtype) == ((count,), torch.int64)
+        assert labels.unique().tolist() == list(range(info.classes))
+        assert pixels.max() <= info.white
+
+
+def assert_mean_and_std(images: Images, tolerance: float) -> None:
+    raw = images.train.double() / images.info.white
+    assert raw.mean((0, 2, 3)).tolist() == pytest.approx(images.info.mean, abs=tolerance)
+    assert raw.std((0, 2, 3)).tolist() == pytest.approx(images.info.std, abs=tolerance)
+
+
+def nearest_mean_accuracy(images: Images) -> float:
+    train, test = images.train.flatten(1).float(), images.test.flatten(1).float()
+    means = torch.stack([train[images.train_labels == c].mean(0) for c in range(images.info.classes)])
+    return (torch.cdist(test, means).argmin(1) == images.test_labels).float().mean().item()
+
+
+def one_line(error: pytest.ExceptionInfo[DataError], *words: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+# The sets that need no files
+
+
+def test_digits_and_their_split_are_fixed(tmp_path: Path) -> None:
+    images = load("digits", tmp_path / "unused")
+    assert_sound(images)
+    assert_mean_and_std(images, 0.001)
+    assert digest(images) == "eae0a7c05d5c643f5d498435567fca0c4fe15b3787ab98409a8c1184d4c68c11"
+    assert not (tmp_path / "unused").exists()
+
+
+def test_digits_are_scikit_learns_and_stratified(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    images = load("digits", tmp_path)
+    ours = torch.cat([images.train, images.test]).flatten(1).tolist()
+    assert sorted(ours) == sorted(load_digits().data.astype(int).tolist())
+    everything = torch.cat([images.train_labels, images.test_labels]).bincount()
+    assert (images.test_labels.bincount() - everything / 5).abs().max() <= 1
+
+
+def test_synthetic_is_fixed_and_learnable(tmp_path: Path) -> None:
+    images = load("synthetic", tmp_path / "unused")
+    assert_sound(images)
+    assert_mean_and_std(images, 0.02)
+    assert digest(images) == "98ec91e067560f3344c869e985856000510b333eae8106d96fa27daab71b7c19"
+    assert nearest_mean_accuracy(images) > 0.95
+    assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.1, 0.25, 0.333])
+def test_as_many_are_held_out_as_the_check_says(validation: float) -> None:
+    for name, info in INFO.items():
+        assert len(split(info.train, validation, 0)[1]) == held_out(name, validation)
+
+
+# MNIST and Fashion-MNIST
+
+
+def idx_bytes(array: np.ndarray[Any, Any]) -> bytes:
+    magic = 0x0800 + array.ndim
+    return b"".join(n.to_bytes(4, "big") for n in (magic, *array.shape)) + array.astype(np.uint8).tobytes()
+
+
+def tiny_arrays(name: str) -> dict[str, np.ndarray[Any, Any]]:
+    random = np.random.RandomState(0)
+    return {
+        "train-images-idx3-ubyte": random.randint(0, 256, (12, 3, 2)),
+        "train-labels-idx1-ubyte": np.arange(12) % 10,
+        "t10k-images-idx3-ubyte": random.randint(0, 256, (10, 3, 2)),
+        "t10k-labels-idx1-ubyte": np.frombuffer(idx.FIRST_TEST_LABELS[name], np.uint8),
+    }
+
+
+def write_idx(folder: Path, name: str, zipped: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, array in tiny_arrays(name).items():
+        if zipped:
+            (folder / f"{file}.gz").write_bytes(gzip.compress(idx_bytes(array)))
+        else:
+            (folder / file).write_bytes(idx_bytes(array))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times three by two pixels in the place of mnist and fashion_mnist, no package, no network."""
+    for name in ("mnist", "fashion_mnist"):
+        monkeypatch.setitem(INFO, name, TINY)
+    monkeypatch.setattr(idx, "PACKAGED", {})
+    for source in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
+        monkeypatch.setattr(source, "mirrors", [UNREACHABLE])
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("name", "below"),
+    [("mnist", ""), ("mnist", "MNIST/raw"), ("fashion_mnist", ""), ("fashion_mnist", "FashionMNIST/raw")],
+)
+def test_idx_files_are_read(tmp_path: Path, name: str, below: str, zipped: bool) -> None:
+    write_idx(tmp_path / below, name, zipped)
+    before = sorted(tmp_path.rglob("*"))
+    images = load(name, tmp_path)
+    arrays = list(tiny_arrays(name).values())
+    expected: list[Tensor] = [torch.from_numpy(np.array(array)).long() for array in arrays]
+    assert images.train[:, 0].long().equal(expected[0])
+    assert images.train_labels.equal(expected[1])
+    assert images.test[:, 0].long().equal(expected[2])
+    assert images.test_labels.equal(expected[3])
+    assert images.train.shape == (12, 1, 3, 2)
+    # Nothing is written where the files are: the root may be read-only.
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("tiny")
+def test_packaged_files_are_found_without_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_idx(tmp_path / "package", "fashion_mnist", zipped=True)
+    monkeypatch.setattr(idx, "PACKAGED", {"fashion_mnist": tmp_path / "package"})
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "unused", tmp_path / "file"):
+        assert len(load("fashion_mnist", root).train) == 12
+    assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("file", list(idx.FILES))
+@pytest.mark.parametrize(
+    ("damage", "zipped"),
+    [
+        (lambda raw: raw[:-1], True),
+        (lambda raw: raw[: len(raw) // 2], True),
+        (lambda raw: raw[:15] + bytes([raw[15] ^ 255]) + raw[16:], True),
+        (lambda raw: b"", True),
+        (lambda raw: b"no gzip at all", True),
+        (lambda raw: raw[:-1], False),
+        (lambda raw: raw + b"\0", False),
+        (lambda raw: raw[:3], False),
+        (lambda raw: b"\0\0\x09" + raw[3:], False),
+        (lambda raw: raw[:7] + b"\x0b" + raw[8:], False),
+    ],
+)
+def test_a_damaged_file_is_named(
+    tmp_path: Path, file: str, damage: Callable[[bytes], bytes], zipped: bool
+) -> None:
+    write_idx(tmp_path, "mnist", zipped)
+    path = tmp_path / (f"{file}.gz" if zipped else file)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError) as error:
+        load("mnist", tmp_path)
+    one_line(error, str(path))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_label_beyond_the_classes_is_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path, "mnist", zipped=False)
+    path = tmp_path / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
+    with pytest.raises(DataError) as error:
+        load("mnist", tmp_path)
+    one_line(error, str(path), "label 10 of 10 classes")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_fashion_is_not_taken_for_mnist(tmp_path: Path) -> None:
+    write_idx(tmp_path, "fashion_mnist", zipped=True)
+    assert len(load("fashion_mnist", tmp_path).test) == 10
+    with pytest.raises(DataError) as error:
+        load("mnist", tmp_path)
+    one_line(error, "t10k-labels-idx1-ubyte.gz", "data.root")
+
+
+@pytest.mark.skipif(
+    idx.find("fashion_mnist", Path("nowhere")) is None,
+    reason="Debian's dataset-fashion-mnist is not installed",
+)
+def test_debians_fashion_mnist(tmp_path: Path) -> None:
+    images = load("fashion_mnist", tmp_path / "unused")
+    assert_sound(images)
+    assert_mean_and_std(images, 0.0001)
+    assert digest(images) == "ece172613115fb18b120bec8f6c02271af90b8b8f0a5af5c51cbd5ceed68e619"
+    assert not (tmp_path / "unused").exists()
+    assert len(load("fashion_mnist", idx.PACKAGED["fashion_mnist"]).train) == 60_000
+
+
+# CIFAR
+
+
+def pickled(n: int, key: str, seed: int) -> bytes:
+    random = np.random.RandomState(seed)
+    pixels = random.randint(0, 256, (n, 3072)).astype(np.uint8)
+    return pickle.dumps({"data": pixels, key: random.randint(0, 10, n).tolist()}, protocol=2)
+
+
+@pytest.fixture
+def tiny_cifar(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Seven images in CIFAR's own format in the place of each of the two sets; the archives, by name."""
+    archives = {}
+    for name, source, key, train in (
+        ("cifar10", torchvision.datasets.CIFAR10, "labels", {"data_batch_1": 3, "data_batch_2": 2}),
+        ("cifar100", torchvision.datasets.CIFAR100, "fine_labels", {"train": 5}),
+    ):
+        test = "test_batch" if name == "cifar10" else "test"
+        batches = {file: pickled(n, key, seed) for seed, (file, n) in enumerate({**train, test: 2}.items())}
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for file, content in batches.items():
+                member = tarfile.TarInfo(f"{source.base_folder}/{file}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        sums = [[file, hashlib.md5(content).hexdigest()] for file, content in batches.items()]
+        monkeypatch.setattr(source, "train_list", sums[:-1])
+        monkeypatch.setattr(source, "test_list", sums[-1:])
+        monkeypatch.setattr(source, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
+        monkeypatch.setattr(source, "url", UNREACHABLE + source.filename)
+        monkeypatch.setitem(INFO, name, TINY_CIFAR)
+        archives[name] = packed.getvalue()
+    return archives
+
+
+CIFAR = [
+    ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_2", "labels"),
+    ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python/train", "fine_labels"),
+]
+
+
+@pytest.mark.parametrize(("name", "archive", "batch", "key"), CIFAR)
+def test_cifar_is_read_from_its_archive(
+    tmp_path: Path, tiny_cifar: dict[str, bytes], name: str, archive: str, batch: str, key: str
+) -> None:
+    (tmp_path / archive).write_bytes(tiny_cifar[name])
+    images = load(name, tmp_path)
+    assert (images.train.shape, images.test.shape) == ((5, 3, 32, 32), (2, 3, 32, 32))
+    last = pickle.loads((tmp_path / batch).read_bytes())
+    n = len(last[key])
+    # A row of a batch is 1,024 red values, then green, then blue, each row by row.
+    assert images.train[-1, 1, 2].tolist() == last["data"][-1, 1024 + 64 : 1024 + 96].tolist()
+    assert images.train[-n:].numpy().tobytes() == last["data"].tobytes()
+    assert images.train_labels[-n:].tolist() == last[key]
+    assert images.train_labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("name", "archive", "batch", "key"), CIFAR)
+def test_cifar_damage_is_mended_or_named(
+    tmp_path: Path, tiny_cifar: dict[str, bytes], name: str, archive: str, batch: str, key: str
+) -> None:
+    (tmp_path / archive).write_bytes(tiny_cifar[name])
+    whole = digest(load(name, tmp_path))
+    (tmp_path / batch).write_bytes((tmp_path / batch).read_bytes()[:-7])
+    assert digest(load(name, tmp_path)) == whole
+    (tmp_path / batch).write_bytes((tmp_path / batch).read_bytes()[:-7])
+    (tmp_path / archive).unlink()
+    with pytest.raises(DataError) as error:
+        load(name, tmp_path)
+    one_line(error, Path(batch).name, archive, str(tmp_path), "data=digits")
+
+
+def test_a_pickle_that_is_not_cifars_is_never_opened(tmp_path: Path, tiny_cifar: dict[str, bytes]) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "sprung",)
+
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(tiny_cifar["cifar10"])
+    prepare("cifar10", tmp_path)
+    (tmp_path / "cifar-10-python.tar.gz").unlink()
+    (tmp_path / "cifar-10-batches-py/data_batch_1").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(DataError):
+        load("cifar10", tmp_path)
+    assert not (tmp_path / "sprung").exists()
+
+
+# Fetching
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mnist", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]),
+        ("fashion_mnist", ["train-images-idx3-ubyte.gz", "Debian's package dataset-fashion-mnist"]),
+        ("cifar10", ["cifar-10-python.tar.gz"]),
+        ("cifar100", ["cifar-100-python.tar.gz"]),
+    ],
+)
+def test_without_network_one_line_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
+) -> None:
+    monkeypatch.setattr(idx, "PACKAGED", {"fashion_mnist": tmp_path / "not installed"})
+    monkeypatch.setenv("no_proxy", "*")
+    for source in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
+        monkeypatch.setattr(source, "mirrors", [UNREACHABLE, UNREACHABLE])
+    for source in (torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100):
+        monkeypatch.setattr(source, "url", UNREACHABLE)
+    for _ in range(2):
+        with pytest.raises(DataError) as error:
+            load(name, tmp_path / "root")
+        one_line(error, *words, str(tmp_path / "root"), "Connection refused", "data=digits", "data=synthetic")
+    assert [path for path in (tmp_path / "root").rglob("*") if path.is_file() and path.stat().st_size] == []
+
+
+@pytest.mark.parametrize("below", ["", "folder"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_file_in_the_way_of_the_root(tmp_path: Path, name: str, below: str) -> None:
+    (tmp_path / "file").touch()
+    root = tmp_path / "file" / below
+    with pytest.raises(DataError) as error:
+        prepare(name, root)
+    one_line(error, f"data.root={root}", name, "data=digits")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def in_processes(count: int, work: Callable[[], None]) -> list[multiprocessing.process.BaseProcess]:
+    fork = multiprocessing.get_context("fork")
+    processes: list[multiprocessing.process.BaseProcess] = [fork.Process(target=work) for _ in range(count)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def exit_codes(processes: list[multiprocessing.process.BaseProcess]) -> list[int | None]:
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def test_four_processes_unpack_the_same_archive(tmp_path: Path, tiny_cifar: dict[str, bytes]) -> None:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(tiny_cifar["cifar10"])
+    said = tmp_path / "said"
+
+    def work() -> None:
+        import sys
+
+        with said.open("a") as sys.stderr:
+            prepare("cifar10", tmp_path)
+
+    assert exit_codes(in_processes(4, work)) == [0, 0, 0, 0]
+    assert said.read_text().splitlines() == [f"downloads cifar10 to {tmp_path}"]
+    assert len(load("cifar10", tmp_path).train) == 5
+
+
+class Server(socketserver.TCPServer):
+    """A web server on a free port of this machine; it listens from the start and answers in `serving`."""
+
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.asked: list[str] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        file = self.path.lstrip("/")
+        self.server.asked.append(file)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(tiny_download("mnist")[file])))
+        self.end_headers()
+        self.wfile.write(self.server.files[file])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def tiny_download(name: str) -> dict[str, bytes]:
+    return {
+        f"{file}.gz": gzip.compress(idx_bytes(array), mtime=0) for file, array in tiny_arrays(name).items()
+    }
+
+
+@pytest.fixture
+def offered(tiny: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The files of a tiny mnist, with torchvision's list of digests made theirs."""
+    files = tiny_download("mnist")
+    sums = [(file, hashlib.md5(content).hexdigest()) for file, content in files.items()]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", sums)
+    monkeypatch.setenv("no_proxy", "*")
+    return files
+
+
+def test_four_processes_download_each_file_once(
+    tmp_path: Path, offered: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(offered)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [UNREACHABLE, server.url])
+    processes = in_processes(4, lambda: prepare("mnist", tmp_path))
+    with server.serving():
+        assert exit_codes(processes) == [0, 0, 0, 0]
+    assert server.asked == list(offered)
+    raw = tmp_path / "MNIST/raw"
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == offered
+    assert len(load("mnist", tmp_path).train) == 12
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>please log in</html>", gzip.compress(b"another file")])
+def test_a_bad_download_is_not_taken_for_good(
+    tmp_path: Path, offered: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    last = "t10k-labels-idx1-ubyte.gz"
+    bad = Server({**offered, last: content})
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [bad.url])
+    with bad.serving(), pytest.raises(DataError) as error:
+        prepare("mnist", tmp_path)
+    one_line(error, "the download failed", "data=digits")
+    assert not (tmp_path / "MNIST/raw" / last).exists()
+    good = Server(offered)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [good.url])
+    with good.serving():
+        assert len(load("mnist", tmp_path).test) == 10
+    assert good.asked == [last]

@@ -1,0 +1,122 @@
+"""Numbers out of the authors' own code (tests/data): networks, losses, gradients, schedules."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hidden_subnet.layers import mask_layers, masked_layers
+from hidden_subnet.masks import Scratch, kept_count
+from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.models.build import build
+from hidden_subnet.schedules import learning_rate
+from hidden_subnet.training import Sums, train_epoch
+
+DATA = Path(__file__).parent / "data"
+MODELS: list[dict[str, Any]] = json.loads((DATA / "models.json").read_text())
+TRAINING: dict[str, Any] = json.loads((DATA / "training.json").read_text())
+NAMES = {"FC": "fc", "Conv2": "conv2", "Conv4": "conv4", "Conv4Wide": "conv4"}
+
+
+def filled(arch: str, width: float, shape: list[int], kept_fraction: float) -> nn.Module:
+    """The network as the reference's numbers were made: weights and scores from numpy's generator, layer by layer."""
+    model = build(NAMES[arch], width, (shape[0], shape[1], shape[2]), 10)
+    scratch = Scratch()
+    mask_layers(model, lambda n: TopKRule(kept_count(n, 1 - kept_fraction), scratch))
+    for i, (_, layer) in enumerate(masked_layers(model)):
+        r = np.random.default_rng(1000 + i)
+        size = tuple(layer.weight.shape)
+        fan_in = math.prod(size[1:])
+        weight = r.standard_normal(size, dtype=np.float32) * np.float32(math.sqrt(2 / fan_in))
+        scores = r.standard_normal(size, dtype=np.float32) * np.float32(1 / math.sqrt(fan_in))
+        layer.weight.detach().copy_(torch.from_numpy(weight))
+        layer.scores.detach().copy_(torch.from_numpy(scores))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "weights"),
+    [
+        ("fc", (1, 28, 28), 266_200),
+        ("conv2", (3, 32, 32), 4_300_992),
+        ("conv4", (3, 32, 32), 2_425_024),
+        ("conv6", (3, 32, 32), 2_261_184),
+        ("conv8", (3, 32, 32), 5_275_840),
+    ],
+)
+def test_number_of_weights(name: str, shape: tuple[int, int, int], weights: int) -> None:
+    model = build(name, 1.0, shape, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == weights
+    assert not any("bias" in key for key, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("case", MODELS, ids=lambda case: f"{case['arch']}-{case['width_mult']}")
+def test_outputs_and_gradients(case: dict[str, Any]) -> None:
+    x = torch.from_numpy(np.random.default_rng(7).standard_normal(case["input_shape"], dtype=np.float32))
+    for kept_fraction, expected in case["outputs"].items():
+        model = filled(case["arch"], case["width_mult"], case["input_shape"][1:], float(kept_fraction))
+        shapes = [list(layer.weight.shape) for _, layer in masked_layers(model)]
+        assert [[*s, 1, 1][:4] for s in shapes] == case["weight_shapes"]
+        logits = model(x)
+        torch.testing.assert_close(logits, torch.tensor(expected["train"]), rtol=1e-4, atol=1e-5)
+        if kept_fraction == "0.3":
+            loss = F.cross_entropy(logits, torch.tensor([0, 1, 2, 3]))
+            loss.backward()
+            assert loss.item() == pytest.approx(case["loss_at_0.3"], rel=1e-4)
+            norms = [
+                layer.scores.grad.norm().item() for _, layer in masked_layers(model) if layer.scores.grad is not None
+            ]
+            assert norms == pytest.approx(case["score_grad_norms_at_0.3"], rel=1e-4)
+            assert all(layer.weight.grad is None for _, layer in masked_layers(model))
+
+
+@pytest.mark.parametrize("case", TRAINING["trajectories"], ids=lambda case: case["arch"])
+def test_loss_trajectory(case: dict[str, Any]) -> None:
+    model = filled(case["arch"], case["width_mult"], case["input_shape"], case["kept_fraction"])
+    frozen = {path: layer.weight.detach().clone() for path, layer in masked_layers(model)}
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=case["lr"],
+        momentum=case["momentum"],
+        weight_decay=case["weight_decay"],
+    )
+    losses = []
+    for t in range(case["steps"]):
+        r = np.random.default_rng(5000 + t)
+        x = torch.from_numpy(r.standard_normal((case["batch"], *case["input_shape"]), dtype=np.float32))
+        y = torch.from_numpy(r.integers(0, 10, case["batch"]))
+        sums = Sums("cpu")
+        train_epoch(model, [(x, y)], optimizer, 0.0, sums, lambda: None)
+        losses.append(sums.means().loss)
+    assert losses == pytest.approx(case["losses"], rel=2e-4)
+    for path, layer in masked_layers(model):
+        assert torch.equal(layer.weight, frozen[path])
+
+
+@pytest.mark.parametrize("case", TRAINING["lr_schedules"], ids=lambda case: f"{case['policy']}-{case['warmup_epochs']}")
+def test_schedule(case: dict[str, Any]) -> None:
+    values = [
+        learning_rate(
+            epoch,
+            schedule=case["policy"].removesuffix("_lr"),
+            lr=case["lr"],
+            epochs=case["epochs"],
+            warmup_epochs=case["warmup_epochs"],
+        )
+        for epoch in range(case["epochs"])
+    ]
+    assert values == pytest.approx(case["values"], rel=1e-6)
+
+
+def test_multistep_schedule_written_out() -> None:
+    values = [
+        learning_rate(epoch, schedule="multistep", lr=1.0, epochs=6, warmup_epochs=2, milestones=[3, 5], gamma=0.1)
+        for epoch in range(6)
+    ]
+    assert values == pytest.approx([0.5, 1.0, 1.0, 0.1, 0.1, 0.01])
