@@ -12,7 +12,8 @@ from typing import Any
 
 from hidden_subnet import record
 from hidden_subnet.config import Config
-from hidden_subnet.experiment import Hooks, InterruptedRun, Row, run
+from hidden_subnet.experiment import run
+from hidden_subnet.fit import Hooks, InterruptedRun, Row
 from hidden_subnet.trackers import Tracker, open_trackers
 
 EXIT_CODES = {"done": 0, "skipped": 0, "failed": 1, "busy": 1, "interrupted": 130}

@@ -6,7 +6,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from hidden_subnet import record
 from hidden_subnet.config import Config
 from hidden_subnet.execute import EXIT_CODES, Display, Outcome, execute
-from hidden_subnet.experiment import Row
+from hidden_subnet.fit import Row
 from hidden_subnet.sweep.sweep import prepare
 
 

@@ -28,7 +28,8 @@ from hidden_subnet.config import (
     Train,
 )
 from hidden_subnet.execute import Display, Outcome, execute
-from hidden_subnet.experiment import Hooks, InterruptedRun, run
+from hidden_subnet.experiment import run
+from hidden_subnet.fit import Hooks, InterruptedRun
 from hidden_subnet.loading import export
 
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)

@@ -1,0 +1,252 @@
+"""Training a run from where it stands to its last epoch: rows, checkpoints, stopping and going on."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from hidden_subnet import checkpoints, record
+from hidden_subnet.config import Config, OptimizerName
+from hidden_subnet.data.batches import Batches, EvaluationBatches
+from hidden_subnet.identity import seed_of
+from hidden_subnet.layers import masked_layers
+from hidden_subnet.methods.method import Method
+from hidden_subnet.schedules import learning_rate
+from hidden_subnet.subnetwork import current_masks, flip_rate, load_trained, trained_state
+from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
+
+Row = dict[str, float]
+
+
+class InterruptedRun(Exception):
+    """The run was asked to stop, and saved what going on needs."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the world around a run may see and say; none of it can change the result."""
+
+    on_row: Callable[[Row], None]
+    on_step: Callable[[int, int, int], None]
+    """(epoch, batch, batches in an epoch), counted from 1."""
+    should_stop: Callable[[], bool]
+    say: Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """Where the training stands; with the trained tensors and the optimizer it is all that going on needs.
+
+    No random state: the order and augmentation of an epoch are functions of (seed, epoch).
+    """
+
+    sums: Sums
+    epoch: int = 0
+    """Finished epochs."""
+    batch: int = 0
+    """Finished batches of the current epoch."""
+    step: int = 0
+    seconds: float = 0.0
+    """Of the current epoch, before the last interruption."""
+    total_seconds: float = 0.0
+    best_epoch: int = 0
+    best_key: tuple[float, float] = (-1.0, 0.0)
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """As they were when the current epoch began."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    config: Config
+    folder: Path
+    model: nn.Module
+    method: Method
+    device: str
+    train: Batches
+    validation: EvaluationBatches | None
+    test: EvaluationBatches
+    parameters: int
+    weights: str
+    """Digest of the random weights."""
+
+
+def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, hooks: Hooks) -> Progress:
+    train, model, folder = parts.config.train, parts.model, parts.folder
+    optimizer = _optimizer(parts)
+    progress = Progress(Sums(parts.device))
+    if saved is not None:
+        _go_on(parts, optimizer, progress, saved)
+        hooks.say(f"goes on after epoch {progress.epoch}, batch {progress.batch}")
+    else:
+        progress.masks = current_masks(model)
+        record.keep_rows(folder, 0)
+        record.append_row(folder, row := first_row(parts, untrained))
+        hooks.on_row(row)
+        checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": trained_state(model)})
+
+    saved_at = epoch_at = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved_at
+        seconds = progress.seconds + time.monotonic() - epoch_at
+        _save_state(parts, optimizer, progress, seconds)
+        saved_at = time.monotonic()
+
+    def after_step() -> None:
+        progress.batch += 1
+        progress.step += 1
+        hooks.on_step(progress.epoch + 1, progress.batch, len(parts.train))
+        if hooks.should_stop():
+            save()
+            raise InterruptedRun(f"stopped and saved in epoch {progress.epoch + 1} after batch {progress.batch}")
+        if time.monotonic() - saved_at >= 60 * parts.config.checkpoint.minutes:
+            save()
+
+    while progress.epoch < train.epochs:
+        epoch_at = time.monotonic()
+        lr = learning_rate(
+            progress.epoch,
+            schedule=train.schedule.name,
+            lr=train.lr,
+            epochs=train.epochs,
+            warmup_epochs=train.warmup_epochs,
+            milestones=train.milestones,
+            gamma=train.gamma,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        batches = parts.train.epoch(seed_of(parts.config, "data"), progress.epoch, start=progress.batch)
+        train_epoch(model, batches, optimizer, train.label_smoothing, progress.sums, after_step)
+        row = _finish_epoch(parts, progress, lr, epoch_at)
+        record.append_row(folder, row)
+        hooks.on_row(row)
+    return progress
+
+
+def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) -> Row:
+    """Measure, keep the best, and move `progress` to the start of the next epoch."""
+    trained = progress.sums.means()
+    if not torch.isfinite(torch.tensor(trained.loss)):
+        raise FloatingPointError(
+            f"the training loss is {trained.loss} in epoch {progress.epoch + 1}: the training diverged; "
+            f"try a train.lr below {lr:g}"
+        )
+    validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
+    masks = current_masks(parts.model)
+    epoch = progress.epoch + 1
+    if validation is not None and (key := (validation.top1, -validation.loss)) > progress.best_key:
+        progress.best_epoch, progress.best_key = epoch, key
+        checkpoints.save(
+            parts.folder / "checkpoints" / record.BEST,
+            {
+                "epoch": epoch,
+                "trained": trained_state(parts.model),
+                "validation": asdict(validation),
+                "train": asdict(trained),
+            },
+        )
+    seconds = progress.seconds + time.monotonic() - epoch_at
+    row: Row = {
+        "epoch": epoch,
+        "step": progress.step,
+        "lr": lr,
+        **_named("train", trained),
+        **(_named("validation", validation) if validation else {}),
+        **densities(parts, masks),
+        **({"flip_rate": flip_rate(progress.masks, masks)} if masks else {}),
+        "seconds": seconds,
+        "images_per_second": parts.train.images_in_epoch / seconds,
+    }
+    progress.epoch, progress.batch, progress.seconds, progress.masks = epoch, 0, 0.0, masks
+    progress.total_seconds += seconds
+    progress.sums = Sums(parts.device)
+    return row
+
+
+def first_row(parts: Parts, untrained: dict[str, Any]) -> Row:
+    first = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
+    under = untrained["first_mask"] or untrained["unpruned"]
+    named = _named("validation", first) if first else {f"test/{key}": value for key, value in under.items()}
+    return {"epoch": 0, "step": 0, **named, **densities(parts, current_masks(parts.model))}
+
+
+def densities(parts: Parts, masks: dict[str, Tensor]) -> Row:
+    """Fractions kept: of the weights in masked layers, and of all parameters (a dense network keeps all)."""
+    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
+    weights = sum(mask.numel() for mask in masks.values())
+    return {
+        "density": kept / weights if masks else 1.0,
+        "density_all": (kept + parts.parameters - weights) / parts.parameters,
+    }
+
+
+def _named(name: str, metrics: Metrics) -> Row:
+    return {f"{name}/{key}": value for key, value in asdict(metrics).items()}
+
+
+def _optimizer(parts: Parts) -> Optimizer:
+    train = parts.config.train
+    trained = [parameter for parameter in parts.model.parameters() if parameter.requires_grad]
+    if train.optimizer is OptimizerName.adam:
+        return Adam(trained, lr=train.lr, weight_decay=train.weight_decay)
+    return SGD(
+        trained,
+        lr=train.lr,
+        momentum=train.momentum,
+        nesterov=train.nesterov,
+        weight_decay=train.weight_decay,
+    )
+
+
+def saved_state(folder: Path, device: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+    state, complaints = checkpoints.load_newest(folder / "checkpoints" / record.RESUME, device)
+    for complaint in complaints:
+        say(f"{complaint}; goes on from the one before it" if state else f"{complaint}; starts anew")
+    if state is not None and state["device"] != device:
+        say(f"was begun on {state['device']} and goes on on {device}: the bits may differ from an undisturbed run's")
+    return state
+
+
+def _save_state(parts: Parts, optimizer: Optimizer, progress: Progress, seconds: float) -> None:
+    state = {
+        "trained": trained_state(parts.model),
+        "optimizer": optimizer.state_dict(),
+        "epoch": progress.epoch,
+        "batch": progress.batch,
+        "step": progress.step,
+        "seconds": seconds,
+        "total_seconds": progress.total_seconds,
+        "best_epoch": progress.best_epoch,
+        "best_key": list(progress.best_key),
+        "masks": {path: torch.from_numpy(numpy.packbits(mask.numpy())) for path, mask in progress.masks.items()},
+        "sums": progress.sums.totals,
+        "threads": torch.get_num_threads(),
+        "device": parts.device,
+        "weights_sha256": parts.weights,
+    }
+    checkpoints.save(parts.folder / "checkpoints" / record.RESUME, state, keep_previous=True)
+
+
+def _go_on(parts: Parts, optimizer: Optimizer, progress: Progress, state: dict[str, Any]) -> None:
+    if state["weights_sha256"] != parts.weights:
+        raise ValueError(
+            "this torch draws other random weights from the seed than the one that began the run; "
+            "go on with that version, or begin anew with force=true"
+        )
+    load_trained(parts.model, state["trained"])
+    optimizer.load_state_dict(state["optimizer"])
+    progress.epoch, progress.batch, progress.step = state["epoch"], state["batch"], state["step"]
+    progress.seconds, progress.total_seconds = state["seconds"], state["total_seconds"]
+    progress.best_epoch, progress.best_key = state["best_epoch"], tuple(state["best_key"])
+    progress.sums.totals = state["sums"].clone()
+    for path, layer in masked_layers(parts.model):
+        bits = numpy.unpackbits(state["masks"][path].cpu().numpy(), count=layer.weight.numel())
+        progress.masks[path] = torch.from_numpy(bits.astype(bool)).view(layer.weight.shape)
+    # A best.ckpt from after the checkpoint is written again on the way, with the same bits.
+    record.keep_rows(parts.folder, progress.epoch + 1)
