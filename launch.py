@@ -11,6 +11,7 @@ HERE = Path(__file__).resolve().parent
 def task(composed: Any) -> None:
     """What Hydra calls for a single run, and what its own launchers call for each job of a sweep."""
     from hidden_subnet.check import ConfigError
+    from hidden_subnet.data.info import DataError
     from hydra_plugins.hidden_subnet.compose import to_checked_config
 
     try:
@@ -18,7 +19,7 @@ def task(composed: Any) -> None:
         from hidden_subnet.single import run_single
 
         code = run_single(config)
-    except ConfigError as error:  # here, since Hydra prints a line of its own over an exception that it sees
+    except (ConfigError, DataError) as error:  # here, since Hydra prints a line of its own over an exception that it sees
         sys.exit(f"error: {error}")
     if code:
         sys.exit(code)

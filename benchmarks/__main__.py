@@ -28,16 +28,15 @@ def main() -> None:
     console = Console()
     console.print(table(rows))
     console.print("\n{cpu}, torch {torch}, numpy {numpy}".format(**setting))
-    options.json.write_text(
-        json.dumps({"setting": setting, "rows": [as_json(row) for row in rows]}, indent=1)
-    )
+    content = {"setting": setting, "rows": [as_json(row) for row in rows]}
+    options.json.write_text(json.dumps(content, indent=1) + "\n")
     console.print(f"written to {options.json.absolute()}", soft_wrap=True)
 
 
 def full() -> list[Row]:
     return [
         *mask.rows(sizes=(2_359_296, 4_194_304), rounds=9),
-        *step.rows(width=1.0, batch=128, rounds=9),
+        *step.rows(width=1.0, batch=128, rounds=11),
         *augmentation.rows(images=50_000, batch=128, rounds=7),
     ]
 

@@ -6,6 +6,7 @@ turns both into the effective weight; what the rule is, and how its gradient rea
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,8 +14,16 @@ from torch import Tensor, nn
 from hidden_subnet.inits import fans
 from hidden_subnet.seeding import generator
 
-Rule = Callable[[Tensor, Tensor], Tensor]
-"""(scores, weight) -> effective weight, all of one shape."""
+
+class Rule(Protocol):
+    """How a layer's scores act on its weight; all tensors have the weight's shape."""
+
+    def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
+        """The effective weight; what of its gradient reaches the scores is the rule's own."""
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """Boolean: which weights are kept."""
+
 
 
 class _Masked(nn.Module):

@@ -11,7 +11,6 @@ from hidden_subnet.identity import seed_of
 from hidden_subnet.inits import fill
 from hidden_subnet.layers import fill_scores, mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
-from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.methods.method import Method
 from hidden_subnet.methods.table import METHODS
 from hidden_subnet.models.build import build
@@ -56,11 +55,7 @@ def load_trained(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 def current_masks(model: nn.Module) -> dict[str, Tensor]:
     """The boolean mask of each masked layer, on the CPU."""
-    masks = {}
-    for path, layer in masked_layers(model):
-        assert isinstance(layer.rule, TopKRule)
-        masks[path] = layer.rule.mask(layer.scores.detach()).cpu()
-    return masks
+    return {path: layer.rule.mask(layer.scores.detach()).cpu() for path, layer in masked_layers(model)}
 
 
 def count_parameters(model: nn.Module) -> int:

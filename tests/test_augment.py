@@ -169,7 +169,7 @@ def test_evaluation_shows_all_in_order_again_and_again() -> None:
     assert len(batches) == 3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_same_bits_on_a_gpu_and_no_synchronisation() -> None:
     pixels, labels = random_images(50, INFO["cifar10"])
     here, there = (

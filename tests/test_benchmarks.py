@@ -13,9 +13,7 @@ from hidden_subnet.masks import Scratch
 from hidden_subnet.methods.edge_popup import TopKRule
 
 
-def test_quick_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     path, threads = tmp_path / "numbers.json", torch.get_num_threads()
     monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--json", str(path)])
     try:
@@ -32,9 +30,7 @@ def test_quick_run(
         assert min(row["samples"]) <= row["median"] <= max(row["samples"])
         assert min(row["samples"]) > 0
         assert row["goal"] is row["met"] is None
-    masks = {
-        f"mask, {n} weights, {rate} removed" for n in ("5,000", "10,000") for rate in ("10%", "50%", "90%")
-    }
+    masks = {f"mask, {n} weights, {rate} removed" for n in ("5,000", "10,000") for rate in ("10%", "50%", "90%")}
     steps = {f"step of {name}, batch 4, 50% removed" for name in ("conv2", "conv4")}
     augmentation = {"crop 4 and flip, 100 of 3x32x32"}
     assert set(topics) == masks | steps | augmentation

@@ -76,6 +76,8 @@ def run_all(jobs: list[Job], slots: Slots, sweep: str, watch: Callable[[list[Job
             for job in running:
                 if job.process is not None:
                     job.process.kill()
+        else:
+            print("\nstopping: every run saves at its next step (once more kills them)", file=sys.stderr)
         stopping.append(number)
         for job in running:
             if job.process is not None and job.process.pid is not None and len(stopping) == 1:

@@ -54,7 +54,7 @@ class View:
 
     def _picture(self, todo: list[Job]) -> Group:
         table = Table(box=None, pad_edge=False)
-        for column in ("run", "epoch", "train loss", "accuracy", "left"):
+        for column in ("run", "epoch", "train loss", "validation", "left"):
             table.add_column(column, justify="left" if column == "run" else "right")
         for job in todo:
             if job.state == "running":
