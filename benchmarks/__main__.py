@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import augmentation, mask, step
 from benchmarks.timing import Row
+from hidden_subnet.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where the numbers go")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every run does
     torch.manual_seed(0)
     setting = {"quick": options.quick, "threads": 1, **machine()}
     rows = quick() if options.quick else full()

@@ -30,7 +30,6 @@ def _rows(n: int, prune_rate: float, rounds: int) -> list[Row]:
         },
         rounds,
     )
-    assert torch.equal(ours(scores, weight), sorting(scores, weight))
 
     def row(name: str, unit: str, samples: list[float], goal: float | None = None) -> Row:
         topic = f"mask, {n:,} weights, {prune_rate:.0%} removed"

@@ -6,15 +6,20 @@ import torch
 from torch import Tensor
 
 
+def sorted_mask(magnitudes: Tensor, keep: int) -> Tensor:
+    """Zeros and ones as floats."""
+    order = magnitudes.flatten().sort().indices
+    mask = torch.empty_like(magnitudes)
+    flat = mask.view(-1)
+    flat[order[: order.numel() - keep]] = 0
+    flat[order[order.numel() - keep :]] = 1
+    return mask
+
+
 class _SortedMask(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, magnitudes: Tensor, keep: int) -> Tensor:
-        order = magnitudes.flatten().sort().indices
-        mask = torch.empty_like(magnitudes)
-        flat = mask.view(-1)
-        flat[order[: order.numel() - keep]] = 0
-        flat[order[order.numel() - keep :]] = 1
-        return mask
+        return sorted_mask(magnitudes, keep)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -22,7 +27,7 @@ class _SortedMask(torch.autograd.Function):
 
 
 class SortRule:
-    """A layer's rule as in hidden_subnet.layers, with the mask as float zeros and ones."""
+    """A layer's rule: autograd works out the gradient, with the mask as the identity."""
 
     def __init__(self, keep: int) -> None:
         self.keep = keep
@@ -30,3 +35,6 @@ class SortRule:
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
         mask: Tensor = _SortedMask.apply(scores.abs(), self.keep)  # type: ignore[no-untyped-call]
         return weight * mask
+
+    def mask(self, scores: Tensor) -> Tensor:
+        return sorted_mask(scores.abs(), self.keep).bool()

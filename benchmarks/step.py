@@ -60,8 +60,8 @@ def _step(
         mask_layers(model, rule_for)
         fill_scores(model, seed=0, stream="scores")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # So small a rate that the networks stay as drawn: the dense one would soon have dead ReLUs at the rate of the masked
-    # one, and pooling zeros takes half the time, since the processor foresees every comparison.
+    # The rate is so small that the networks stay as drawn. With a real one the dense network soon has only dead ReLUs
+    # here, and to pool zeros takes half the time, as the processor foresees every comparison.
     optimizer = SGD(trained, lr=1e-6, momentum=0.9, weight_decay=1e-4)
 
     def step() -> None:

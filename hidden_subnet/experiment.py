@@ -19,6 +19,7 @@ from hidden_subnet.data.split import split
 from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, saved_state
 from hidden_subnet.identity import projection, seed_of
 from hidden_subnet.layers import masked_layers
+from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.subnetwork import (
     count_parameters,
     current_masks,
@@ -49,6 +50,7 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
     """
     device = choose_device(config.train.device)
     _deterministic(device)
+    keep_freed_memory()
     saved = saved_state(folder, device, hooks.say)
     threads = saved["threads"] if saved else config.train.threads
     if threads is not None:

@@ -25,7 +25,6 @@ class Rule(Protocol):
         """Boolean: which weights are kept."""
 
 
-
 class _Masked(nn.Module):
     weight: Tensor
     scores: nn.Parameter

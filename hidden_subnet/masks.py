@@ -85,13 +85,21 @@ def topk_mask(scores: Tensor, keep: int, scratch: Scratch | None = None) -> Tens
     """The boolean mask, shaped and laid out as `scores`, with exactly `keep` weights kept; 1 <= keep <= n."""
     if scores.device.type == "cpu" and scores.dtype == torch.float32:
         threshold, tied = select(scores.detach(), keep, scratch or Scratch())
-        if not tied:
-            return scores.detach().abs() >= threshold
-    else:
-        # No host synchronisation: the threshold stays on the device, and ties are settled whether there are any or not.
-        largest = torch.topk(scores.detach().abs().flatten(), keep, sorted=False).values
-        return _settle_ties(scores.detach(), largest.min(), keep)
-    return _settle_ties(scores.detach(), torch.tensor(threshold), keep)
+        mask = scores.detach().abs() >= threshold
+        if tied:
+            mask[surplus(scores.detach(), threshold, keep)] = False
+        return mask
+    # No host synchronisation: the threshold stays on the device, and ties are settled whether there are any or not.
+    largest = torch.topk(scores.detach().abs().flatten(), keep, sorted=False).values
+    return _settle_ties(scores.detach(), largest.min(), keep)
+
+
+def surplus(scores: Tensor, threshold: float, keep: int) -> tuple[Tensor, ...]:
+    """Where |score| >= threshold keeps more than `keep`: the equal ones of lowest logical index, one tensor a dimension."""
+    magnitude = scores.abs().flatten()
+    equal = torch.nonzero(magnitude == threshold).flatten()
+    excess = equal.numel() - (keep - int(torch.count_nonzero(magnitude > threshold)))
+    return torch.unravel_index(equal[:excess], scores.shape)
 
 
 def _settle_ties(scores: Tensor, threshold: Tensor, keep: int) -> Tensor:

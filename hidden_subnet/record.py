@@ -11,6 +11,7 @@ log              what was said meanwhile
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from hidden_subnet.config import Config, as_dict, load_config, to_yaml
 from hidden_subnet.identity import folder_name, projection
 
 CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
+WANDB_ID = "wandb_id"
 FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt"
 
 

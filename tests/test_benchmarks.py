@@ -90,6 +90,7 @@ def test_the_rival_by_sorting_is_the_same_method() -> None:
         learned = scores.clone().requires_grad_()
         effective = rule(learned, weight)
         assert effective.tolist() == [0.0, 2.0, -3.0, 0.0]
+        assert rule.mask(scores).tolist() == [False, True, True, False]
         effective.backward(upstream)  # type: ignore[no-untyped-call]
         assert learned.grad is not None
         assert learned.grad.tolist() == [1.0, -20.0, -300.0, -4000.0]

@@ -64,6 +64,8 @@ def test_mask_is_that_of_a_stable_sort(shape: tuple[int, ...], distinct: int) ->
         mask = topk_mask(scores, keep, scratch)
         assert int(mask.sum()) == keep
         assert torch.equal(mask, by_stable_sort(scores, keep))
+        weight = torch.randn(shape, generator=source)
+        assert torch.equal(TopKRule(keep, scratch).apply_mask(scores, weight), weight * mask)
 
 
 def test_masks_of_rising_rates_are_nested() -> None:

@@ -6,7 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hidden_subnet.training import Sums, ranks
+from hidden_subnet.layers import mask_layers
+from hidden_subnet.masks import Scratch, kept_count
+from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.models.build import build
+from hidden_subnet.training import Sums, ranks, train_epoch
 
 
 @pytest.mark.parametrize(
@@ -49,3 +53,17 @@ def test_label_smoothing_written_out() -> None:
     assert F.cross_entropy(logits, torch.tensor([1]), label_smoothing=e).item() == pytest.approx(
         expected.item(), rel=1e-6
     )
+
+
+def test_a_step_never_reads_from_the_device() -> None:
+    """On torch's meta device tensors have no values: whatever waits for one (item, nonzero, a branch) raises."""
+    model = build("conv2", 0.25, (1, 8, 8), 10)
+    mask_layers(model, lambda n: TopKRule(kept_count(n, 0.5), Scratch()))
+    model.to("meta")
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    batch = torch.empty(4, 1, 8, 8, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    steps: list[int] = []
+    train_epoch(model, [batch, batch], optimizer, 0.1, Sums("meta"), lambda: steps.append(1))
+    assert len(steps) == 2
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.empty(1, device="meta").item()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hidden_subnet.masks import Scratch, select, topk_mask
+from hidden_subnet.masks import Scratch, select, surplus, topk_mask
 from hidden_subnet.methods.method import Method
 
 
@@ -51,12 +51,13 @@ class TopKRule:
         # autograd raises instead of computing a wrong gradient.
         out = self._effective.detach()
         threshold, tied = select(scores, self.keep, self.scratch)
-        if tied:
-            return torch.mul(weight, topk_mask(scores, self.keep, self.scratch), out=out)
         # hardshrink's backward is "weight where |score| > bound, else 0" in one pass over memory; the bound just
         # below the threshold makes it >=. A bound below 0 keeps everything.
         bound = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
-        return torch.ops.aten.hardshrink_backward.grad_input(weight, scores, bound, grad_input=out)  # type: ignore[no-any-return]
+        torch.ops.aten.hardshrink_backward.grad_input(weight, scores, bound, grad_input=out)
+        if tied:
+            out[surplus(scores, threshold, self.keep)] = 0
+        return out
 
 
 EDGE_POPUP = Method(trains="scores", rule=TopKRule)

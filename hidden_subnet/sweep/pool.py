@@ -19,7 +19,7 @@ from hidden_subnet import record
 from hidden_subnet.config import Config, Device
 
 # The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
-PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb"]
+PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
 
 
 @dataclass

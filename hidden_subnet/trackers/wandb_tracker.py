@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from hidden_subnet.config import Config, Dense, TrackerMode, as_dict
 from hidden_subnet.identity import slug
-from hidden_subnet.record import write_atomically
+from hidden_subnet.record import WANDB_ID, write_atomically
 
-ID = "wandb_id"
 UPLOAD_SECONDS = 15.0
 """How long W&B itself tries to upload at the end of a run; what is left stays on disk for `wandb sync`."""
 
@@ -72,8 +71,12 @@ class WandbTracker:
         self._close(1)  # preempting and then a nonzero exit make W&B show `preempted`, not `finished`
 
     def _close(self, exit_code: int) -> None:
-        self._run.finish(exit_code=exit_code)
-        self._wandb.teardown()
+        try:
+            self._run.finish(exit_code=exit_code)
+        except TimeoutError:
+            raise TimeoutError("the server is slow; `wandb sync` sends what is missing") from None
+        finally:
+            self._wandb.teardown()  # lets the helper write what it holds, and end
 
 
 def is_disabled(mode: TrackerMode) -> bool:
@@ -91,7 +94,7 @@ def prepare(folder: Path) -> None:
 
 def run_id(folder: Path) -> str:
     """The run's id on W&B, made once and kept, so that a run that goes on goes on there."""
-    path = folder / ID
+    path = folder / WANDB_ID
     if not path.exists():
         write_atomically(path, f"{secrets.token_hex(8)}\n".encode())
     return path.read_text().strip()

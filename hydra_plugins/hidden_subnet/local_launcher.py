@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hydra_plugins.hidden_subnet.compose import compose_job
 
@@ -29,6 +30,9 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         self.workers = workers
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        # Not in __init__: Hydra wraps what is raised there in its own words.
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"hydra.launcher.workers={self.workers}: must be 1 or more; leave it away for one a core")
         self.context = hydra_context
         self.config = config
 

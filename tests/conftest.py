@@ -1,0 +1,38 @@
+"""What several test files need: one thread, and configs composed as the command line composes them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+
+from hidden_subnet.config import Config, register
+from hydra_plugins.hidden_subnet.compose import to_checked_config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests share the cores, and a run in this process may have set another number (train.threads)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., Config]:
+    """compose("model=fc", "prune_rate=0.9"): the checked config, or the exception that launch.py turns into a line."""
+    register(ROOT / "sweeps")
+
+    @cache
+    def composed(overrides: tuple[str, ...]) -> Config:
+        with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return to_checked_config(hydra.compose("config", overrides=list(overrides)))
+
+    # A copy each time: configs are not frozen.
+    return lambda *overrides: copy.deepcopy(composed(overrides))

@@ -1,0 +1,266 @@
+"""Wrong input: one line that names the value, the rule and the choices, before anything runs, and nothing written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hidden_subnet.check import ConfigError
+from hidden_subnet.config import Config
+from hidden_subnet.sweep.sweep import run_sweep
+from hydra_plugins.hidden_subnet.compose import to_checked_config
+from hydra_plugins.hidden_subnet.errors import one_line
+from hydra_plugins.hidden_subnet.grid_sweeper import expand
+
+Compose = Callable[..., Config]
+
+LAUNCH = Path(__file__).parents[1] / "launch.py"
+
+# (arguments, what the line must contain)
+NAMES_AND_TYPES: list[tuple[str, list[str]]] = [
+    ("prune_rate=abc", ["prune_rate", "abc"]),
+    ("prune_rate=null", ["prune_rate", "null"]),
+    ("prune_rate=0.1,0.5", ["prune_rate=0.1,0.5", "add -m"]),
+    ("model=conv3", ["model=conv3", "conv2, conv4, conv6, conv8, fc"]),
+    ("init=signed", ["init=signed", "did you mean signed_constant", "standard"]),
+    ("method=edgepopup", ["method=edgepopup", "did you mean edge_popup", "dense, edge_popup, random"]),
+    ("data=mnsit", ["data=mnsit", "did you mean mnist", "cifar100", "digits"]),
+    ("tracker=wandbb", ["tracker=wandbb", "did you mean wandb", "none"]),
+    ("sweep=unknown", ["sweep=unknown", "prune_rates"]),
+    ("sweep=prune_rate", ["sweep=prune_rate", "did you mean prune_rates"]),
+    ("method=schema", ["method=schema", "dense, edge_popup, random"]),
+    ("method=schema/dense", ["method=schema/dense", "dense, edge_popup, random"]),
+    ("prune_rat=0.5", ["prune_rat", "did you mean prune_rate"]),
+    ("modle=conv2", ["modle", "did you mean model"]),
+    ("lr=0.1", ["lr", "did you mean train.lr"]),
+    ("epochs=3", ["epochs", "did you mean train.epochs"]),
+    ("model.widht=2", ["model.widht", "did you mean model.width"]),
+    ("train.epoch=3", ["train.epoch", "did you mean train.epochs"]),
+    ("seeds.weigths=3", ["seeds.weigths", "did you mean seeds.weights"]),
+    ("+typo=1", ["typo", "no such setting"]),
+    ("++typo=1", ["typo", "no such setting"]),
+    ("+train.typo=1", ["typo", "no such setting"]),
+    ("train={lr:0.1,epoch:1}", ["epoch", "did you mean train.epochs"]),
+    ("train.epochs=1.5", ["train.epochs", "1.5"]),
+    ("train.optimizer=sdg", ["train.optimizer", "sdg", "sgd, adam"]),
+    ("train.schedule=linear", ["train.schedule", "linear", "cosine, constant, multistep"]),
+    ("train.device=gpu", ["train.device", "gpu", "auto, cpu, cuda, mps"]),
+    ("method=dense init.scale=density", ["init.scale=density", "method=dense"]),
+    ("init.scale=reference", ["init.scale", "reference", "none, density"]),
+    ("init.scale=1", ["init.scale", "1", "none, density"]),
+    ("init.mode=fan_avg", ["init.mode", "fan_avg", "fan_in, fan_out"]),
+    ("data.root=null", ["data.root", "null"]),
+]
+
+# Rules of hidden_subnet/check.py; only settings, no groups: these are set without Hydra, which takes 0.1 s each.
+RULES: list[tuple[str, list[str]]] = [
+    ("prune_rate=1.5", ["prune_rate=1.5", "at least 0 and below 1"]),
+    ("prune_rate=1", ["prune_rate=1", "at least 0 and below 1"]),
+    ("prune_rate=-0.1", ["prune_rate=-0.1", "at least 0 and below 1"]),
+    ("prune_rate=nan", ["prune_rate=nan", "at least 0 and below 1"]),
+    ("prune_rate=inf", ["prune_rate=inf", "at least 0 and below 1"]),
+    # Its 12 digits, which are what counts, say 1: a mask would keep nothing.
+    ("prune_rate=0.9999999999999", ["prune_rate", "below 1"]),
+    ("train.epochs=0", ["train.epochs=0", "1 or larger"]),
+    ("train.epochs=-1", ["train.epochs=-1", "1 or larger"]),
+    ("train.batch_size=0", ["train.batch_size=0", "1 or larger"]),
+    ("train.batch_size=-8", ["train.batch_size=-8", "1 or larger"]),
+    ("train.threads=0", ["train.threads=0", "1 or larger"]),
+    ("train.lr=0", ["train.lr=0", "method=random"]),
+    ("train.lr=-1", ["train.lr=-1"]),
+    ("train.lr=nan", ["train.lr=nan"]),
+    ("train.momentum=1", ["train.momentum=1", "below 1"]),
+    ("train.weight_decay=-1", ["train.weight_decay=-1", "0 or larger"]),
+    ("train.label_smoothing=1", ["train.label_smoothing=1", "below 1"]),
+    ("train.nesterov=true train.momentum=0", ["train.nesterov", "train.momentum"]),
+    ("train.nesterov=true train.optimizer=adam", ["train.nesterov", "sgd"]),
+    ("train.schedule=multistep", ["train.milestones=[]", "from 1 to 14"]),
+    ("train.schedule=multistep train.milestones=[15]", ["train.milestones=[15]", "from 1 to 14"]),
+    ("train.schedule=multistep train.milestones=[5,3]", ["train.milestones=[5, 3]", "rising"]),
+    ("train.milestones=[3]", ["train.milestones=[3]", "train.schedule=multistep"]),
+    ("train.warmup_epochs=16", ["train.warmup_epochs=16", "train.epochs=15"]),
+    ("model.width=0.001", ["model.width=0.001", "without channels", "0.015625"]),
+    ("model.width=0", ["model.width=0", "positive"]),
+    ("model.width=nan", ["model.width=nan", "positive"]),
+    ("model.name=conv8", ["model=conv8", "at least 16 pixels", "8x8"]),
+    ("init.name=standard init.scale=density", ["init.scale=density", "init=standard"]),
+    ("init.name=xavier_normal init.mode=fan_out", ["init.mode=fan_out", "init=xavier_normal"]),
+    ("data.validation=1", ["data.validation=1", "below 1"]),
+    ("data.validation=-0.1", ["data.validation=-0.1", "at least 0"]),
+    ("data.validation=0.0001", ["data.validation=0.0001", "0 of 1437"]),
+    ("data.crop=-1", ["data.crop=-1", "0"]),
+    ("seed=-1", ["seed=-1", "0 or larger"]),
+    ("seeds.data=-1", ["seeds.data=-1", "0 or larger"]),
+    ("checkpoint.minutes=-1", ["checkpoint.minutes=-1", "0 or larger"]),
+    ("method.name=dense", ["method.name=dense", "method=dense"]),
+]
+
+# What launch.py turns into a line; anything else is a traceback.
+CAUGHT = (HydraException, OmegaConfBaseException, ValueError, OSError)
+
+
+def assert_one_line(error: BaseException, words: list[str]) -> None:
+    line = one_line(error)
+    assert "\n" not in line
+    assert len(line) <= 300
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(("arguments", "words"), NAMES_AND_TYPES, ids=[arguments for arguments, _ in NAMES_AND_TYPES])
+def test_wrong_names_and_types(compose: Compose, arguments: str, words: list[str]) -> None:
+    with pytest.raises(CAUGHT) as caught:
+        compose(*arguments.split())
+    assert_one_line(caught.value, words)
+
+
+@pytest.mark.parametrize(("arguments", "words"), RULES, ids=[arguments for arguments, _ in RULES])
+def test_broken_rules(compose: Compose, arguments: str, words: list[str]) -> None:
+    default = OmegaConf.structured(compose())
+    with pytest.raises(ConfigError) as caught:
+        to_checked_config(OmegaConf.merge(default, OmegaConf.from_dotlist(arguments.split())))
+    assert_one_line(caught.value, words)
+
+
+def compose_all(compose: Compose, given: list[str]) -> list[Config]:
+    """Every job of `python launch.py -m <given> seed=0`."""
+    presets = [override for override in given if override.startswith("sweep=")]
+    jobs = expand(OverridesParser.create(), [*given, "seed=0"], compose(*presets).grids or [{}])
+    return [compose(*job) for job in jobs]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("prune_rate=0.1,1.5", ["prune_rate=1.5", "below 1"]),
+        ("prune_rate=0.1,nan", ["prune_rate=nan", "below 1"]),
+        ("prune_rate=0.1,-0.1", ["prune_rate=-0.1", "at least 0"]),
+        ("prune_rate=0.1,abc", ["prune_rate", "abc"]),
+        ("prune_rate=range(0.5,1.1,0.5)", ["prune_rate=1", "below 1"]),
+        ("model=conv2,conv8", ["model=conv8", "at least 16 pixels"]),
+        ("method=edge_popup,foo", ["method=foo", "dense, edge_popup, random"]),
+        ("train.epochs=1,0", ["train.epochs=0", "1 or larger"]),
+        ("model.widht=1,2", ["model.widht", "did you mean model.width"]),
+        ("prune_rate=interval(0.1,0.5)", ["interval(0.1,0.5)", "range("]),
+        ("sweep=prune_rates prune_rate=0.5 init.scale=density", ["init.scale=density", "method=dense"]),
+    ],
+)
+def test_one_wrong_value_in_a_list_stops_all(compose: Compose, arguments: str, words: list[str]) -> None:
+    with pytest.raises(CAUGHT) as caught:
+        compose_all(compose, arguments.split())
+    assert_one_line(caught.value, words)
+
+
+def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(LAUNCH), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("prune_rate=1.5", ["prune_rate=1.5", "below 1"]),
+        ("-m prune_rate=0.1,1.5", ["prune_rate=1.5", "below 1"]),
+        ("-m seed=0,1 train.epochs=1 prune_rate=0.1,nan", ["prune_rate=nan"]),
+        ("sweep=unknown", ["prune_rates"]),
+        ("+typo=1", ["typo", "no such setting"]),
+        ("train.epoch=3", ["train.epochs"]),
+        ("~model", ["model"]),
+        ("-m prune_rate=glob(*)", ["glob"]),
+        ("-m seed=0,1 hydra.launcher.workers=0", ["hydra.launcher.workers=0", "1 or more"]),
+        ("data=mnist data.root=FILE", ["data.root=", "data=digits"]),
+        ("out=FILE", ["out=", "another out"]),
+    ],
+)
+def test_the_command_says_one_line_and_writes_nothing(tmp_path: Path, arguments: str, words: list[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    cwd = tmp_path / "empty"
+    cwd.mkdir()
+    done = launch(cwd, *arguments.replace("FILE", str(file)).split(), "tracker=none")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout
+    assert os.listdir(cwd) == []
+    assert file.read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data=mnist", "data.root=FILE"], ["data.root=", "data=digits"]),
+        (["data=cifar10", "data.root=FILE/below"], ["data.root=", "data=digits"]),
+        (["out=FILE"], ["out=", "another out"]),
+        (["out=FILE/below"], ["out=", "another out"]),
+    ],
+)
+def test_files_in_the_way_stop_a_sweep_before_it_begins(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], words: list[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    cwd = tmp_path / "empty"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    given = [override.replace("FILE", str(file)) for override in overrides]
+    configs = [compose(*given, "tracker=none", f"seed={seed}") for seed in (0, 1)]
+    with pytest.raises(CAUGHT) as caught:
+        run_sweep(configs, "label", workers=1)
+    assert_one_line(caught.value, words)
+    assert os.listdir(cwd) == []
+    assert file.read_text() == "in the way"
+
+
+HEAVY = ("torch", "torchvision", "wandb", "tensorboard", "matplotlib", "scipy", "sklearn")
+
+ASK = f"""
+import sys
+sys.path.insert(0, {str(LAUNCH.parent)!r})
+sys.argv[0] = {str(LAUNCH)!r}
+import launch
+try:
+    launch.main()
+finally:
+    print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["prune_rate=0.5", "edge_popup", "fashion_mnist"]),
+        (["--cfg", "job", "model=fc", "prune_rate=0.9"], ["name: fc", "prune_rate: 0.9"]),
+    ],
+)
+def test_help_needs_no_torch_and_works_anywhere(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+    for word in words:
+        assert word in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_wrong_value_is_found_without_torch(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, "-m", "prune_rate=0.1,1.5"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "[]"
