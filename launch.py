@@ -19,10 +19,8 @@ def task(composed: Any) -> None:
         from hidden_subnet.single import run_single
 
         code = run_single(config)
-    except (
-        ConfigError,
-        DataError,
-    ) as error:  # here, since Hydra prints a line of its own over an exception that it sees
+    except (ConfigError, DataError) as error:
+        # Here and not in main, since Hydra prints a line of its own over an exception that it sees.
         sys.exit(f"error: {error}")
     if code:
         sys.exit(code)

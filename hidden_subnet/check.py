@@ -22,7 +22,7 @@ def check(config: Config) -> None:
 
 def _problems(config: Config) -> Iterator[str]:
     rate = config.prune_rate
-    if not 0 <= rate < 1:
+    if not 0 <= float(f"{rate:.12g}") < 1:  # 12 digits are what counts (masks.kept_count)
         yield (
             f"prune_rate={rate:g}: the fraction of weights removed must be at least 0 and below 1 "
             "(0.9 keeps one weight in ten)"

@@ -12,28 +12,39 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-ModelName = Enum("ModelName", ["fc", "conv2", "conv4", "conv6", "conv8"])
+# The values are the names: OmegaConf takes a number for the value of a choice, and train.optimizer=1 must not pass.
+ModelName = Enum("ModelName", {"fc": "fc", "conv2": "conv2", "conv4": "conv4", "conv6": "conv6", "conv8": "conv8"})
 InitName = Enum(
     "InitName",
-    [
-        "signed_constant",
-        "unsigned_constant",
-        "kaiming_normal",
-        "kaiming_uniform",
-        "xavier_normal",
-        "xavier_constant",
-        "standard",
-    ],
+    {
+        "signed_constant": "signed_constant",
+        "unsigned_constant": "unsigned_constant",
+        "kaiming_normal": "kaiming_normal",
+        "kaiming_uniform": "kaiming_uniform",
+        "xavier_normal": "xavier_normal",
+        "xavier_constant": "xavier_constant",
+        "standard": "standard",
+    },
 )
-Fan = Enum("Fan", ["fan_in", "fan_out"])
-Scale = Enum("Scale", ["none", "density"])
-DataName = Enum("DataName", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "synthetic"])
-PruningName = Enum("PruningName", ["layerwise"])
-OptimizerName = Enum("OptimizerName", ["sgd", "adam"])
-ScheduleName = Enum("ScheduleName", ["cosine", "constant", "multistep"])
-TrackerName = Enum("TrackerName", ["wandb", "tensorboard", "both", "none"])
-TrackerMode = Enum("TrackerMode", ["auto", "online", "offline"])
-Device = Enum("Device", ["auto", "cpu", "cuda", "mps"])
+Fan = Enum("Fan", {"fan_in": "fan_in", "fan_out": "fan_out"})
+Scale = Enum("Scale", {"none": "none", "density": "density"})
+DataName = Enum(
+    "DataName",
+    {
+        "digits": "digits",
+        "mnist": "mnist",
+        "fashion_mnist": "fashion_mnist",
+        "cifar10": "cifar10",
+        "cifar100": "cifar100",
+        "synthetic": "synthetic",
+    },
+)
+PruningName = Enum("PruningName", {"layerwise": "layerwise"})
+OptimizerName = Enum("OptimizerName", {"sgd": "sgd", "adam": "adam"})
+ScheduleName = Enum("ScheduleName", {"cosine": "cosine", "constant": "constant", "multistep": "multistep"})
+TrackerName = Enum("TrackerName", {"wandb": "wandb", "tensorboard": "tensorboard", "both": "both", "none": "none"})
+TrackerMode = Enum("TrackerMode", {"auto": "auto", "online": "online", "offline": "offline"})
+Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -166,7 +177,7 @@ def register(presets: Path) -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for name, node in METHODS.items():
-        store.store(group="method/schema", name=name, node=node)
+        store.store(group="schema/method", name=name, node=node)
     for path in sorted(presets.glob("*.yaml")):
         # A preset is a sweep by itself: without this line, `sweep=...` would need -m beside it.
         preset = {"hydra": {"mode": "MULTIRUN"}, **OmegaConf.to_container(OmegaConf.load(path))}  # type: ignore[dict-item]

@@ -95,7 +95,7 @@ def topk_mask(scores: Tensor, keep: int, scratch: Scratch | None = None) -> Tens
 
 
 def surplus(scores: Tensor, threshold: float, keep: int) -> tuple[Tensor, ...]:
-    """Where |score| >= threshold keeps more than `keep`: the equal ones of lowest logical index, one tensor a dimension."""
+    """Indices, a tensor a dimension, of what |score| >= threshold keeps too much: the equal ones of lowest index."""
     magnitude = scores.abs().flatten()
     equal = torch.nonzero(magnitude == threshold).flatten()
     excess = equal.numel() - (keep - int(torch.count_nonzero(magnitude > threshold)))

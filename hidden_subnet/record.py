@@ -79,7 +79,7 @@ def locked(folder: Path) -> Iterator[None]:
 def read_result(folder: Path) -> dict[str, Any] | None:
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return result
 
@@ -90,10 +90,12 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
 def clear(folder: Path) -> None:
     """Forget what an earlier execution left, its result first: without it the run counts as not done."""
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     for name in (
         RESULT,
         METRICS,
         ERROR,
+        WANDB_ID,
         *(f"checkpoints/{c}" for c in (FIRST, BEST, LAST, RESUME, f"{RESUME}.old")),
     ):
         (folder / name).unlink(missing_ok=True)

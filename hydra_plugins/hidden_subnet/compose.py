@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hydra.types import HydraContext
 from omegaconf import DictConfig, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.config import Config, to_config
@@ -16,7 +17,7 @@ def to_checked_config(composed: DictConfig) -> Config:
         composed.pop("hydra", None)
     try:
         config = to_config(composed)
-    except AttributeError as error:  # a key added with + that no dataclass has
+    except (AttributeError, OmegaConfBaseException) as error:  # a key added with + that no dataclass has, or ~model
         raise ConfigError(one_line(error)) from None
     check(config)
     return config

@@ -7,26 +7,35 @@ from collections.abc import Iterable
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
+from hidden_subnet.check import ConfigError
 from hidden_subnet.config import METHODS, Config
+from hidden_subnet.data.info import DataError
 
 
 def one_line(error: BaseException) -> str:
     """The innermost cause said shortly, with the nearest name that exists."""
+    if isinstance(error, ConfigError | DataError):
+        return str(error)
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+    while (cause := _cause(chain[-1])) is not None and cause not in chain:
         chain.append(cause)
     for each in chain:
         if isinstance(each, MissingConfigException) and each.missing_cfg_file and each.options is not None:
-            group, _, name = each.missing_cfg_file.rpartition("/")
-            options = [option for option in each.options if option != "schema"]
+            path = each.missing_cfg_file
+            group, _, name = path.rpartition("/") if path.startswith("hydra/") else path.partition("/")
+            options = each.options
             return (
                 f"{group}={name}: there is no such {group}{_nearest(name, options)}; choose one of {', '.join(options)}"
             )
     text = " ".join(" ".join(str(each) for each in chain).split())
+    if "Could not override" in text and (found := re.search(r"full_key: (\S+)", text)):
+        return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
     if found := re.search(r"'(\w+)' object has no attribute '(\w+)'", text):
         return f"{found[2]}: there is no such setting{_nearest(found[2], setting_names())}; --help lists them"
+    if found := re.search(r"missing mandatory value: \w+ full_key: (\w+)", text):
+        return f"{found[1]}: one must be chosen; --help lists them"
     if found := re.search(r"((?:Value|Invalid value) .*?) full_key: (\S+)", text):
         return f"{found[2]}: {found[1][0].lower()}{found[1][1:]}"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
@@ -34,6 +43,10 @@ def one_line(error: BaseException) -> str:
     if found := re.search(r"field '([\w.]+)' is not Optional", text):
         return f"{found[1]}: null is no value for it"
     return text[:300]
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def setting_names() -> list[str]:

@@ -45,6 +45,8 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
     def sweep(self, arguments: list[str]) -> Any:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         jobs = expand(parser, arguments, grids(self.config))
+        if not jobs:
+            raise ConfigError(f"{' '.join(arguments)}: there is nothing to run; one of the settings has no values")
         configs: dict[str, Config] = {}
         overrides: list[Sequence[str]] = []
         for job in jobs:

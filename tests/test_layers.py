@@ -1,0 +1,232 @@
+"""The surgery masks what it says in any module, leaves the rest as it is, and can be undone without a trace."""
+
+import copy
+import io
+import subprocess
+import sys
+from math import sqrt
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hidden_subnet.layers import MaskedConv2d, MaskedLinear, bake, fill_scores, mask_layers, masked_layers, masks_held
+from hidden_subnet.masks import Scratch, kept_count
+from hidden_subnet.methods.edge_popup import TopKRule
+
+
+class Small(nn.Module):
+    """Conv and linear layers at several depths, with and without biases; one of them is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.body = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv2d(8, 8, 3, groups=2, bias=False), nn.BatchNorm2d(8)))
+        self.flat = nn.Flatten()
+        self.twice = nn.Linear(8 * 16, 8 * 16)
+        self.again = self.twice
+        self.head = nn.Linear(8 * 16, 5, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.flat(self.body(self.stem(images)))
+        logits: Tensor = self.head(self.again(self.twice(hidden).relu()).relu())
+        return logits
+
+
+LAYERS = ["stem", "body.1.0", "twice", "head"]
+
+
+def images() -> Tensor:
+    return torch.randn(7, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def rule_of(prune_rate: float) -> "type[TopKRule] | object":
+    scratch = Scratch()
+    return lambda n: TopKRule(kept_count(n, prune_rate), scratch)
+
+
+def mask(model: nn.Module, prune_rate: float = 0.5, seed: int = 0) -> list[str]:
+    scratch = Scratch()
+    paths = mask_layers(model, lambda n: TopKRule(kept_count(n, prune_rate), scratch))
+    fill_scores(model, seed, "scores")
+    return paths
+
+
+def masked_small(prune_rate: float = 0.5) -> Small:
+    torch.manual_seed(0)
+    model = Small()
+    assert mask(model, prune_rate) == LAYERS
+    return model.eval()
+
+
+def test_every_conv_and_linear_layer_is_masked_in_order() -> None:
+    model = masked_small()
+    assert [path for path, _ in masked_layers(model)] == LAYERS
+    assert isinstance(model.stem, MaskedConv2d)
+    assert isinstance(model.head, MaskedLinear)
+    assert isinstance(model.stem, nn.Conv2d)
+    assert model.again is model.twice
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
+        f"{path}.scores" for path in LAYERS
+    }
+
+
+def test_the_root_itself_can_be_masked() -> None:
+    layer = nn.Linear(6, 4)
+    assert mask(layer) == [""]
+    assert isinstance(layer, MaskedLinear)
+    assert layer(torch.ones(2, 6)).shape == (2, 4)
+
+
+def test_masking_nothing_is_an_error() -> None:
+    for model in (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), nn.Sequential()):
+        with pytest.raises(ValueError, match="nothing to mask"):
+            mask(model)
+
+
+def test_subclasses_are_left_alone_and_in_sight() -> None:
+    """Attention reads out_proj.weight itself: a masked out_proj would be masked in name only."""
+    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 3))
+    before = type(model[0].out_proj)
+    assert mask(model) == ["1"]
+    assert type(model[0].out_proj) is before
+    with pytest.raises(ValueError, match="nothing to mask"):
+        mask(nn.MultiheadAttention(8, 2))
+
+
+def test_the_output_is_that_of_the_masked_weights() -> None:
+    model = masked_small()
+    reference = copy.deepcopy(model)
+    for path, layer in masked_layers(reference):
+        keep = kept_count(layer.weight.numel(), 0.5)
+        largest = layer.scores.detach().abs().flatten().argsort(descending=True)[:keep]
+        zero_one = torch.zeros(layer.weight.numel()).index_fill(0, largest, 1.0).view_as(layer.weight)
+        plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+        layer.__class__ = plain  # type: ignore[assignment]
+        layer.weight = nn.Parameter(layer.weight.detach() * zero_one)
+        assert zero_one.count_nonzero() == keep, path
+    assert torch.equal(model(images()), reference(images()))
+
+
+def test_only_the_scores_receive_gradients() -> None:
+    model = masked_small().train()
+    model(images()).square().sum().backward()
+    for name, value in model.named_parameters():
+        assert (value.grad is not None) == name.endswith(".scores")
+        assert value.grad is None or value.grad.any()
+
+
+@pytest.mark.parametrize(("layer", "fan_in"), [(nn.Conv2d(32, 64, 3), 288), (nn.Linear(200, 300), 200)])
+def test_first_scores_are_uniform(layer: nn.Module, fan_in: int) -> None:
+    mask(layer)
+    [(_, masked)] = masked_layers(layer)
+    scores, bound = masked.scores.detach(), 1 / sqrt(fan_in)
+    assert scores.shape == masked.weight.shape
+    assert 0.999 * bound < scores.abs().max().item() <= bound
+    # Standard errors: of the std 0.45 / sqrt(n) of it, of the mean std / sqrt(n); n is 18,432 or 60,000.
+    assert scores.std().item() == pytest.approx(bound / sqrt(3), rel=0.02)
+    assert abs(scores.mean().item()) < 5 * bound / sqrt(3 * scores.numel())
+
+
+def test_scores_are_of_their_seed_stream_and_layer() -> None:
+    first, same, other = nn.Linear(40, 40), nn.Linear(40, 40), nn.Linear(40, 40)
+    mask(first, seed=3)
+    mask(same, seed=3, prune_rate=0.9)
+    mask(other, seed=4)
+    [a, b, c] = [masked_layers(layer)[0][1].scores.detach() for layer in (first, same, other)]
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    fill_scores(first, 3, "mask")
+    assert not torch.equal(masked_layers(first)[0][1].scores.detach(), b)
+    pair = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 40))
+    mask(pair)
+    assert not torch.equal(*(layer.scores for _, layer in masked_layers(pair)))
+
+
+def test_held_masks_give_the_same_output() -> None:
+    model = masked_small()
+    free = model(images())
+    with masks_held(model):
+        assert torch.equal(model(images()), free)
+        assert torch.equal(model(images()), free)
+    for _, layer in masked_layers(model):
+        layer.scores.detach().neg_().add_(0.1)
+    assert not torch.equal(model(images()), free)  # the mask is worked out anew
+
+
+def fail_within(model: nn.Module) -> None:
+    with masks_held(model):
+        raise KeyboardInterrupt
+
+
+def test_held_masks_are_released_after_an_exception() -> None:
+    model = masked_small()
+    with pytest.raises(KeyboardInterrupt):
+        fail_within(model)
+    assert all(layer.held is None for _, layer in masked_layers(model))
+
+
+@pytest.mark.parametrize("prune_rate", [0.0, 0.5, 0.9])
+def test_baked_layers_are_torchs_own(prune_rate: float) -> None:
+    model = masked_small(prune_rate)
+    with masks_held(model):
+        expected = model(images())
+    bake(model)
+    assert torch.equal(model(images()), expected)
+    assert model.state_dict().keys() == Small().state_dict().keys()
+    assert not any(value.requires_grad for value in model.parameters())
+    assert model.again is model.twice
+    fresh = dict(Small().named_modules())
+    for path, layer in model.named_modules():
+        assert type(layer) is type(fresh[path])
+        assert vars(layer).keys() == vars(fresh[path]).keys(), path  # no attribute is left behind
+    for path in LAYERS:
+        weight = model.get_submodule(path).weight
+        assert isinstance(weight, Tensor)
+        assert weight.count_nonzero() == kept_count(weight.numel(), prune_rate)
+
+
+def test_a_baked_module_is_read_without_this_package(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3)).eval()
+    mask(model)
+    expected = model(images())
+    bake(model)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    assert b"hidden_subnet" not in buffer.getvalue()
+    assert b"scores" not in buffer.getvalue()
+    torch.save({"model": model, "images": images(), "expected": expected}, tmp_path / "model.pt")
+    code = (
+        "import sys, torch; found = torch.load('model.pt', weights_only=False); torch.set_num_threads(1); "
+        "assert torch.equal(found['model'](found['images']), found['expected']); "
+        "assert 'hidden_subnet' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_a_copy_is_a_network_of_its_own() -> None:
+    model = masked_small().train()
+    model(images()).sum().backward()  # the rules hold buffers from here on
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(images()), model(images()))
+    for _, layer in masked_layers(twin):
+        layer.scores.detach().neg_().add_(0.1)
+    before = model(images()).detach().clone()
+    assert not torch.equal(twin(images()), before)
+    assert torch.equal(model(images()), before)
+
+
+def test_channels_last_has_the_same_masks() -> None:
+    model = masked_small()
+    twin = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert not twin.body[1][0].scores.is_contiguous()
+    for (path, first), (_, second) in zip(masked_layers(model), masked_layers(twin), strict=True):
+        assert torch.equal(first.effective_weight(), second.effective_weight()), path
+    outputs = twin(images().to(memory_format=torch.channels_last))
+    torch.testing.assert_close(outputs, model(images()))
+    outputs.square().sum().backward()
+    model(images()).square().sum().backward()
+    for (path, first), (_, second) in zip(masked_layers(model), masked_layers(twin), strict=True):
+        torch.testing.assert_close(first.scores.grad, second.scores.grad, msg=path)
