@@ -61,7 +61,8 @@ def open_folder(config: Config) -> Path:
     settings = folder / CONFIG
     if settings.exists() and projection(load_config(settings)) != projection(config):
         raise ValueError(f"{settings} does not describe the run that its folder is named after; move the folder away")
-    write_atomically(settings, to_yaml(as_dict(config)).encode())
+    if not (folder / RESULT).exists() or config.force:
+        write_atomically(settings, to_yaml(as_dict(config)).encode())
     return folder
 
 

@@ -98,14 +98,14 @@ def test_uniform_fills_its_interval(name: str, bound: float) -> None:
 )
 def test_signed_constants_take_two_values(name: str, mode: str) -> None:
     weight = drawn(name, mode)
-    low, high = weight.unique().tolist()
+    low, high = torch.unique(weight).tolist()
     assert low == -high
     assert high == pytest.approx(STD[name, mode], rel=1e-6)
     assert (weight > 0).double().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / sqrt(weight.numel()))
 
 
 def test_unsigned_constant_takes_one_value() -> None:
-    [value] = drawn("unsigned_constant").unique().tolist()
+    [value] = torch.unique(drawn("unsigned_constant")).tolist()
     assert value == pytest.approx(sqrt(2 / FAN_IN), rel=1e-6)
 
 

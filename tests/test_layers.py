@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hidden_subnet.layers import MaskedConv2d, MaskedLinear, bake, fill_scores, mask_layers, masked_layers, masks_held
@@ -17,33 +18,27 @@ from hidden_subnet.methods.edge_popup import TopKRule
 
 
 class Small(nn.Module):
-    """Conv and linear layers at several depths, with and without biases; one of them is used twice."""
+    """Conv and linear layers at several depths, with and without biases, and a norm between them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(1, 8, 3, padding=1)
         self.body = nn.Sequential(nn.ReLU(), nn.Sequential(nn.Conv2d(8, 8, 3, groups=2, bias=False), nn.BatchNorm2d(8)))
         self.flat = nn.Flatten()
-        self.twice = nn.Linear(8 * 16, 8 * 16)
-        self.again = self.twice
-        self.head = nn.Linear(8 * 16, 5, bias=False)
+        self.wide = nn.Linear(8 * 16, 40)
+        self.head = nn.Linear(40, 5, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.flat(self.body(self.stem(images)))
-        logits: Tensor = self.head(self.again(self.twice(hidden).relu()).relu())
+        logits: Tensor = self.head(self.wide(hidden).relu())
         return logits
 
 
-LAYERS = ["stem", "body.1.0", "twice", "head"]
+LAYERS = ["stem", "body.1.0", "wide", "head"]
 
 
 def images() -> Tensor:
     return torch.randn(7, 1, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
-def rule_of(prune_rate: float) -> "type[TopKRule] | object":
-    scratch = Scratch()
-    return lambda n: TopKRule(kept_count(n, prune_rate), scratch)
 
 
 def mask(model: nn.Module, prune_rate: float = 0.5, seed: int = 0) -> list[str]:
@@ -66,7 +61,6 @@ def test_every_conv_and_linear_layer_is_masked_in_order() -> None:
     assert isinstance(model.stem, MaskedConv2d)
     assert isinstance(model.head, MaskedLinear)
     assert isinstance(model.stem, nn.Conv2d)
-    assert model.again is model.twice
     assert {name for name, value in model.named_parameters() if value.requires_grad} == {
         f"{path}.scores" for path in LAYERS
     }
@@ -77,6 +71,32 @@ def test_the_root_itself_can_be_masked() -> None:
     assert mask(layer) == [""]
     assert isinstance(layer, MaskedLinear)
     assert layer(torch.ones(2, 6)).shape == (2, 4)
+
+
+def test_a_layer_used_twice_is_one_layer_and_learns_from_both_uses() -> None:
+    torch.manual_seed(0)
+    shared = nn.Linear(6, 6)
+    model = nn.Sequential(nn.Linear(6, 6), shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(6, 2))
+    assert mask(model) == ["0", "1", "5"]
+    inputs = torch.randn(9, 6)
+    # The straight-through estimator in plain autograd: the mask's value, the gradient of |score|.
+    effective = []
+    scores = [layer.scores.detach().clone().requires_grad_() for _, layer in masked_layers(model)]
+    for (_, layer), copied in zip(masked_layers(model), scores, strict=True):
+        zero_one = layer.rule.mask(copied.detach()).float()
+        effective.append(layer.weight * (zero_one + copied.abs() - copied.detach().abs()))
+    first, last = model[0], model[5]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    hidden = F.linear(inputs, effective[0], first.bias)
+    for _ in range(2):
+        hidden = F.linear(hidden, effective[1], shared.bias).relu()
+    expected = F.linear(hidden, effective[2], last.bias)
+    torch.testing.assert_close(model(inputs), expected)
+    expected.square().sum().backward()  # type: ignore[no-untyped-call]
+    model(inputs).square().sum().backward()
+    for (path, layer), copied in zip(masked_layers(model), scores, strict=True):
+        torch.testing.assert_close(layer.scores.grad, copied.grad, msg=path)
 
 
 def test_masking_nothing_is_an_error() -> None:
@@ -111,7 +131,8 @@ def test_the_output_is_that_of_the_masked_weights() -> None:
 
 def test_only_the_scores_receive_gradients() -> None:
     model = masked_small().train()
-    model(images()).square().sum().backward()
+    loss = model(images()).square().sum()
+    loss.backward()
     for name, value in model.named_parameters():
         assert (value.grad is not None) == name.endswith(".scores")
         assert value.grad is None or value.grad.any()
@@ -176,11 +197,10 @@ def test_baked_layers_are_torchs_own(prune_rate: float) -> None:
     assert torch.equal(model(images()), expected)
     assert model.state_dict().keys() == Small().state_dict().keys()
     assert not any(value.requires_grad for value in model.parameters())
-    assert model.again is model.twice
     fresh = dict(Small().named_modules())
     for path, layer in model.named_modules():
         assert type(layer) is type(fresh[path])
-        assert vars(layer).keys() == vars(fresh[path]).keys(), path  # no attribute is left behind
+        assert vars(layer).keys() == vars(fresh[path]).keys(), path
     for path in LAYERS:
         weight = model.get_submodule(path).weight
         assert isinstance(weight, Tensor)
@@ -221,7 +241,7 @@ def test_a_copy_is_a_network_of_its_own() -> None:
 def test_channels_last_has_the_same_masks() -> None:
     model = masked_small()
     twin = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert not twin.body[1][0].scores.is_contiguous()
+    assert not dict(masked_layers(twin))["body.1.0"].scores.is_contiguous()
     for (path, first), (_, second) in zip(masked_layers(model), masked_layers(twin), strict=True):
         assert torch.equal(first.effective_weight(), second.effective_weight()), path
     outputs = twin(images().to(memory_format=torch.channels_last))

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
+from hidden_subnet.single import run_single
 from hidden_subnet.sweep.sweep import run_sweep
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 from hydra_plugins.hidden_subnet.errors import one_line
@@ -123,9 +124,10 @@ def test_wrong_names_and_types(compose: Compose, arguments: str, words: list[str
 
 @pytest.mark.parametrize(("arguments", "words"), RULES, ids=[arguments for arguments, _ in RULES])
 def test_broken_rules(compose: Compose, arguments: str, words: list[str]) -> None:
-    default = OmegaConf.structured(compose())
+    config = OmegaConf.structured(compose())
+    config.merge_with_dotlist(arguments.split())
     with pytest.raises(ConfigError) as caught:
-        to_checked_config(OmegaConf.merge(default, OmegaConf.from_dotlist(arguments.split())))
+        to_checked_config(config)
     assert_one_line(caught.value, words)
 
 
@@ -177,7 +179,6 @@ def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         ("-m prune_rate=glob(*)", ["glob"]),
         ("-m seed=0,1 hydra.launcher.workers=0", ["hydra.launcher.workers=0", "1 or more"]),
         ("data=mnist data.root=FILE", ["data.root=", "data=digits"]),
-        ("out=FILE", ["out=", "another out"]),
     ],
 )
 def test_the_command_says_one_line_and_writes_nothing(tmp_path: Path, arguments: str, words: list[str]) -> None:
@@ -205,7 +206,7 @@ def test_the_command_says_one_line_and_writes_nothing(tmp_path: Path, arguments:
         (["out=FILE/below"], ["out=", "another out"]),
     ],
 )
-def test_files_in_the_way_stop_a_sweep_before_it_begins(
+def test_files_in_the_way_stop_runs_and_sweeps_before_they_begin(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], words: list[str]
 ) -> None:
     file = tmp_path / "file"
@@ -217,6 +218,9 @@ def test_files_in_the_way_stop_a_sweep_before_it_begins(
     configs = [compose(*given, "tracker=none", f"seed={seed}") for seed in (0, 1)]
     with pytest.raises(CAUGHT) as caught:
         run_sweep(configs, "label", workers=1)
+    assert_one_line(caught.value, words)
+    with pytest.raises(CAUGHT) as caught:
+        run_single(configs[0])
     assert_one_line(caught.value, words)
     assert os.listdir(cwd) == []
     assert file.read_text() == "in the way"
