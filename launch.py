@@ -39,7 +39,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line below is the one that the user reads
     try:
         hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
         if wants_traceback:
             raise
         sys.exit(f"error: {one_line(error)}")

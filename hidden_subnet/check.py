@@ -27,6 +27,8 @@ def _problems(config: Config) -> Iterator[str]:
             f"prune_rate={rate:g}: the fraction of weights removed must be at least 0 and below 1 "
             "(0.9 keeps one weight in ten)"
         )
+    if not config.out.strip():
+        yield "out=: name the folder for the results, as in out=runs"
     yield from _training(config)
     yield from _parts(config)
     try:
@@ -37,8 +39,8 @@ def _problems(config: Config) -> Iterator[str]:
 
 
 def _parts(config: Config) -> Iterator[str]:
-    if not math.isfinite(config.model.width) or config.model.width <= 0:
-        yield f"model.width={config.model.width:g}: the width must be a positive number"
+    if not 0 < config.model.width <= 100:
+        yield f"model.width={config.model.width:g}: the width must be a positive number, at most 100"
     if type(config.method) is not METHODS.get(config.method.name):
         yield f"method.name={config.method.name}: choose a method with method={' or method='.join(METHODS)}"
     init = config.init
@@ -94,6 +96,8 @@ def _training(config: Config) -> Iterator[str]:
     ]:
         if not (math.isfinite(number) and number >= 0):
             yield f"train.{name}={number:g}: must be 0 or larger"
+    if train.threads is not None and train.threads > 1024:
+        yield f"train.threads={train.threads}: must be at most 1024; leave it away for all cores"
     if train.lr == 0:
         yield "train.lr=0: nothing would be trained; method=random is the untrained control"
     if not train.momentum < 1:

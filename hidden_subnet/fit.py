@@ -1,5 +1,6 @@
 """Training a run from where it stands to its last epoch: rows, checkpoints, stopping and going on."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -132,10 +133,12 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
 def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) -> Row:
     """Measure, keep the best, and move `progress` to the start of the next epoch."""
     trained = progress.sums.means()
-    if not torch.isfinite(torch.tensor(trained.loss)):
+    # The scores too: with scores that are no numbers nothing is kept, and the loss of a network of zeros is finite.
+    finite = all(bool(torch.isfinite(value).all()) for value in trained_state(parts.model).values())
+    if not (math.isfinite(trained.loss) and finite):
         raise FloatingPointError(
-            f"the training loss is {trained.loss} in epoch {progress.epoch + 1}: the training diverged; "
-            f"try a train.lr below {lr:g}"
+            f"the training diverged in epoch {progress.epoch + 1} (loss {trained.loss:g}"
+            f"{'' if finite else ', what is trained is not finite'}); try a train.lr below {lr:g}"
         )
     validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
     masks = current_masks(parts.model)

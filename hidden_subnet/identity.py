@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict
+from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict, normalised
 
 SCHEMA = 1
 
@@ -27,6 +27,7 @@ def seed_of(config: Config, stream: str) -> int:
 
 def projection(config: Config) -> dict[str, Any]:
     """What makes two runs the same run: no operational setting, and none that the method does not use."""
+    config = normalised(config)
     settings = as_dict(config)
     data = {key: settings["data"][key] for key in ("name", "validation", "crop", "flip")}
     seeds = {stream: seed_of(config, stream) for stream in ("weights", "scores", "data", "split")}
@@ -48,9 +49,7 @@ def projection(config: Config) -> dict[str, Any]:
         del seeds["data"], data["crop"], data["flip"]
     else:
         what["train"] = _training(config, settings["train"])
-    rounded = _rounded(what)
-    assert isinstance(rounded, dict)
-    return rounded
+    return what
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
@@ -62,29 +61,22 @@ def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if key not in unused}
 
 
-def _rounded(value: Any) -> Any:
-    """12 digits: Hydra's range(0.1,1.0,0.1) yields 0.30000000000000004, and it means 0.3."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.12g}") if isinstance(value, float) else value
-
-
 def digest(what: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def slug(config: Config) -> str:
-    """The part of a folder's name that a person reads, at most 60 characters of [A-Za-z0-9._-]."""
+    """The part of a folder's name that a person reads, at most 80 characters of [A-Za-z0-9._-]."""
     words = [config.data.name.name, config.model.name.name]
     if config.model.width != 1:
         words.append(f"w{config.model.width:g}")
     words += [config.method.name, config.init.name.name]
     if not isinstance(config.method, Dense):
         words.append(f"pr{config.prune_rate:g}")
-    words.append(f"s{config.seed}")
-    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:60]
+    # From the projection, so that one run has one name: seed=3, or the four streams set to 3.
+    seeds = projection(config)["seeds"].values()
+    words.append("s" + ".".join(map(str, seeds if len(set(seeds)) > 1 else [*seeds][:1])))
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:80]
 
 
 def folder_name(config: Config) -> str:

@@ -7,7 +7,7 @@ deviation, 1 / sqrt(1 - prune_rate) where a pruned layer is to keep the variance
 import math
 from collections.abc import Callable
 
-from torch import Generator, Tensor, nn, randint
+from torch import Generator, Tensor, empty, nn, randint
 
 from hidden_subnet.seeding import generator
 
@@ -69,7 +69,9 @@ def fill(model: nn.Module, name: str, mode: str, scale: float, seed: int) -> Non
     std_of, draw = INITS[name]
     for path, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            weight = layer.weight.detach()
+            # Drawn contiguous and copied: in place, the numbers would depend on the memory format.
+            weight = empty(layer.weight.shape)
             draw(weight, std_of(weight, mode) * scale, generator(seed, "weights", path))
+            layer.weight.detach().copy_(weight)
             if layer.bias is not None:
                 layer.bias.detach().zero_()

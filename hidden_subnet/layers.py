@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,22 +57,18 @@ def mask_layers(model: nn.Module, rule_for: Callable[[int], Rule]) -> list[str]:
     `rule_for(n)` gives the rule of a layer with n weights. Returns the paths of the masked layers, in order.
     Raises ValueError if there is nothing to mask.
     """
+    # Exact types only: a subclass may bypass its own forward (attention's output projection does).
+    found = [(path, layer) for path, layer in model.named_modules() if type(layer) in PLAIN_TO_MASKED]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no Conv2d or Linear layer: there is nothing to mask")
     model.requires_grad_(False)
-    paths = []
-    for path, layer in list(model.named_modules()):
-        # Exact types only: a subclass may bypass its own forward (attention's output projection does).
-        masked = PLAIN_TO_MASKED.get(type(layer))
-        if masked is None:
-            continue
+    for _, layer in found:
         # The layer stays the object that it is, so hooks, sharing and its place in the model (even its root) survive.
-        layer.__class__ = masked
+        layer.__class__ = PLAIN_TO_MASKED[type(layer)]
         assert isinstance(layer, _Masked)
         layer.scores = nn.Parameter(layer.weight.detach().clone())
         layer.rule = rule_for(layer.weight.numel())
-        paths.append(path)
-    if not paths:
-        raise ValueError(f"{type(model).__name__} has no Conv2d or Linear layer: there is nothing to mask")
-    return paths
+    return [path for path, _ in found]
 
 
 def masked_layers(model: nn.Module) -> list[tuple[str, _Masked]]:
@@ -82,20 +79,22 @@ def fill_scores(model: nn.Module, seed: int, stream: str) -> None:
     """Draw all scores uniformly from +-1/sqrt(fan_in), as the authors do, each layer from its own stream."""
     for path, layer in masked_layers(model):
         bound = fans(layer.weight)[0] ** -0.5
-        layer.scores.detach().uniform_(-bound, bound, generator=generator(seed, stream, path))
+        # Drawn contiguous and copied: in place, the numbers would depend on the memory format.
+        drawn = torch.empty(layer.weight.shape).uniform_(-bound, bound, generator=generator(seed, stream, path))
+        layer.scores.detach().copy_(drawn)
 
 
 @contextmanager
 def masks_held(model: nn.Module) -> Iterator[None]:
     """Within it the masks are worked out once and not in every forward pass: for evaluation, where scores rest."""
     layers = [layer for _, layer in masked_layers(model)]
-    for layer in layers:
-        layer.held = layer.effective_weight().detach()
     try:
+        for layer in layers:
+            layer.held = layer.effective_weight().detach()
         yield
     finally:
         for layer in layers:
-            layer.held = None
+            layer.__dict__.pop("held", None)  # back to the class's None
 
 
 def bake(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from hidden_subnet import record
 from hidden_subnet.config import Config
 from hidden_subnet.execute import EXIT_CODES, Display, Outcome, execute
 from hidden_subnet.fit import Row
-from hidden_subnet.sweep.sweep import prepare
+from hidden_subnet.prepare import prepare
 
 
 def run_single(config: Config) -> int:

@@ -225,8 +225,9 @@ def test_finished_run_is_skipped_and_force_runs_it_anew(tmp_path: Path) -> None:
     assert [row["epoch"] for row in record.read_rows(first.folder)] == [0, 1]
 
 
-def test_failed_run_leaves_its_traceback_and_can_be_run_again(tmp_path: Path) -> None:
-    config = small(tmp_path, "dense", lr=1e30)
+@pytest.mark.parametrize(("method", "lr"), [("dense", 1e30), ("edge_popup", 1e38)])
+def test_diverged_run_fails_and_leaves_its_traceback(method: str, lr: float, tmp_path: Path) -> None:
+    config = small(tmp_path, method, lr=lr)
     outcome = execute(config, QUIET)
     assert outcome.state == "failed"
     assert "diverged" in outcome.message

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable
 from enum import Enum
+from math import nextafter
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from hidden_subnet.config import (
     load_config,
 )
 from hidden_subnet.identity import digest, folder_name, projection, slug
+from hidden_subnet.models.plan import plan
 
 Compose = Callable[..., Config]
 
@@ -110,11 +112,11 @@ GOLDEN: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"init.name": "xavier_constant", "method.name": "dense", "seeds.weights": 7},
-        "digits-conv2-dense-xavier_constant-s0-99554d929abf",
+        "digits-conv2-dense-xavier_constant-s7.0.0-99554d929abf",
     ),
     (
         {"init.name": "standard", "seeds.scores": 1, "seeds.data": 2, "seeds.split": 3},
-        "digits-conv2-edge_popup-standard-pr0.5-s0-1438d4b7342d",
+        "digits-conv2-edge_popup-standard-pr0.5-s0.1.2.3-1438d4b7342d",
     ),
     (
         {"train.optimizer": "adam", "train.lr": 0.001, "train.weight_decay": 0.0},
@@ -288,6 +290,15 @@ def test_seed_sets_all_four_streams(compose: Compose) -> None:
     assert projection(compose("seed=3", "seeds.data=0")) != projection(each)
 
 
+@pytest.mark.parametrize("model", list(ModelName), ids=lambda model: model.name)
+def test_widths_of_one_name_are_one_network(model: ModelName) -> None:
+    """0.57 and 0.5700000000000001 are the same run, so 100 features must not become 56 or 57."""
+    for hundredths in range(10, 200):
+        width = hundredths / 100
+        sizes = [plan(model.name, each, (3, 32, 32), 10) for each in (width, nextafter(width, 0), nextafter(width, 9))]
+        assert sizes[0] == sizes[1] == sizes[2], width
+
+
 def random_config(source: random.Random) -> Config:
     def one(enum: type[Enum]) -> Any:
         return source.choice(list(enum))
@@ -340,9 +351,9 @@ def test_2000_random_configs() -> None:
     ids = [folder_name(config)[-12:] for config in configs]
     assert len(set(ids)) == len(set(projections)) == len(set(zip(ids, projections, strict=True))) > 1500
     for config in configs:
-        assert re.fullmatch(r"[A-Za-z0-9._-]{1,60}", slug(config))
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", slug(config))
     for config in configs[::10]:
-        assert re.fullmatch(r"[A-Za-z0-9._-]{1,60}-[0-9a-f]{12}", folder_name(config))
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}-[0-9a-f]{12}", folder_name(config))
         operational = copy.deepcopy(config)
         operational.out, operational.force, operational.data.root = "x", True, "y"
         operational.train.device, operational.train.threads = Device.mps, 7

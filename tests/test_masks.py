@@ -112,10 +112,28 @@ def test_forward_and_straight_through_gradient_written_out() -> None:
     assert scores.grad.tolist() == [1, -2, -3, 0]
 
 
-def test_a_second_forward_before_the_backward_is_refused_not_wrong() -> None:
+def test_a_layer_used_twice_before_the_backward() -> None:
+    """The second use must not overwrite the effective weight that the first one's gradient needs."""
+    scores = torch.tensor([[0.1, -0.9], [0.5, 0.2]], requires_grad=True)
+    rule, weight = TopKRule(2, Scratch()), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    x = torch.tensor([[1.0, -1.0]])
+    for _ in range(2):  # a later step as well
+        scores.grad = None
+        hidden = torch.nn.functional.linear(x, rule(scores, weight))
+        torch.nn.functional.linear(hidden, rule(scores, weight)).sum().backward()
+        plain = torch.tensor([[0.0, 2.0], [3.0, 0.0]], requires_grad=True)
+        torch.nn.functional.linear(torch.nn.functional.linear(x, plain), plain).sum().backward()
+        assert scores.grad is not None
+        assert plain.grad is not None
+        assert torch.equal(scores.grad, plain.grad * weight * torch.sign(scores.detach()))
+
+
+def test_one_use_a_step_reuses_its_memory() -> None:
     scores = torch.tensor([[0.1, -0.9]], requires_grad=True)
     rule, weight = TopKRule(1, Scratch()), torch.tensor([[1.0, 2.0]])
-    out = torch.nn.functional.linear(torch.ones(1, 2, requires_grad=True), rule(scores, weight))
-    rule(scores, weight)
-    with pytest.raises(RuntimeError, match="inplace"):
-        out.sum().backward()
+    addresses = set()
+    for _ in range(3):
+        effective = rule(scores, weight)
+        addresses.add(effective.data_ptr())
+        effective.sum().backward()
+    assert len(addresses) == 1

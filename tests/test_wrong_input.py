@@ -171,10 +171,8 @@ def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     [
         ("prune_rate=1.5", ["prune_rate=1.5", "below 1"]),
         ("-m prune_rate=0.1,1.5", ["prune_rate=1.5", "below 1"]),
-        ("-m seed=0,1 train.epochs=1 prune_rate=0.1,nan", ["prune_rate=nan"]),
         ("sweep=unknown", ["prune_rates"]),
         ("+typo=1", ["typo", "no such setting"]),
-        ("train.epoch=3", ["train.epochs"]),
         ("~model", ["model"]),
         ("-m prune_rate=glob(*)", ["glob"]),
         ("-m seed=0,1 hydra.launcher.workers=0", ["hydra.launcher.workers=0", "1 or more"]),
@@ -201,7 +199,7 @@ def test_the_command_says_one_line_and_writes_nothing(tmp_path: Path, arguments:
     ("overrides", "words"),
     [
         (["data=mnist", "data.root=FILE"], ["data.root=", "data=digits"]),
-        (["data=cifar10", "data.root=FILE/below"], ["data.root=", "data=digits"]),
+        (["data=mnist", "data.root=FILE/below"], ["data.root=", "data=digits"]),
         (["out=FILE"], ["out=", "another out"]),
         (["out=FILE/below"], ["out=", "another out"]),
     ],

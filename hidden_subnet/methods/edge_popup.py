@@ -4,6 +4,7 @@ Forward: the K weights of a layer with the largest |score|, the others 0. Backwa
 (straight-through estimator), so every score, kept or not, receives d loss / d effective weight * weight * sign(score).
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -18,22 +19,25 @@ class _TopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weight: Tensor, rule: "TopKRule") -> Tensor:
         ctx.save_for_backward(scores, weight)
-        return rule.apply_mask(scores.detach(), weight.detach())
+        ctx.rule = rule
+        return rule.apply_mask(scores.detach(), weight.detach(), user=ctx)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         scores, weight = ctx.saved_tensors
+        ctx.rule.release(ctx)
         return torch.sign(scores).mul_(weight).mul_(grad), None, None
 
 
 class TopKRule:
-    """The rule of one layer; it reuses its buffers, so a forward pass must not follow another before its backward."""
+    """The rule of one layer, which writes the effective weight of each step into the same memory."""
 
     def __init__(self, keep: int, scratch: Scratch) -> None:
         self.keep = keep
         self.scratch = scratch
         self._effective: Tensor | None = None
+        self._user: weakref.ref[Any] | None = None
 
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
         effective: Tensor = _TopK.apply(scores, weight, self)  # type: ignore[no-untyped-call]
@@ -42,14 +46,25 @@ class TopKRule:
     def mask(self, scores: Tensor) -> Tensor:
         return topk_mask(scores, self.keep, self.scratch)
 
-    def apply_mask(self, scores: Tensor, weight: Tensor) -> Tensor:
-        if scores.device.type != "cpu" or scores.dtype != torch.float32 or scores.stride() != weight.stride():
-            return weight * self.mask(scores)
+    def release(self, user: Any) -> None:
+        if self._user is not None and self._user() is user:
+            self._user = None
+
+    def _buffer(self, weight: Tensor, user: Any) -> Tensor:
+        """The kept buffer, or a fresh one while a backward pass still needs it (a layer used twice in a step)."""
+        if self._user is not None and self._user() is not None:
+            return torch.empty_like(weight)
+        self._user = None if user is None else weakref.ref(user)
         if self._effective is None:
             self._effective = torch.empty_like(weight)
-        # detach() shares the version counter: if the buffer is overwritten before a backward pass that needs it,
-        # autograd raises instead of computing a wrong gradient.
-        out = self._effective.detach()
+        # detach() shares the version counter: if a backward pass is run a second time after the buffer was
+        # overwritten, autograd raises instead of computing a wrong gradient.
+        return self._effective.detach()
+
+    def apply_mask(self, scores: Tensor, weight: Tensor, user: Any = None) -> Tensor:
+        if scores.device.type != "cpu" or scores.dtype != torch.float32 or scores.stride() != weight.stride():
+            return weight * self.mask(scores)
+        out = self._buffer(weight, user)
         threshold, tied = select(scores, self.keep, self.scratch)
         # hardshrink's backward is "weight where |score| > bound, else 0" in one pass over memory; the bound just
         # below the threshold makes it >=. A bound below 0 keeps everything.

@@ -5,6 +5,7 @@ max-pool, then a fully connected part 256-256-classes (Frankle and Carbin 2019; 
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 PAIR_CHANNELS = {"conv2": [64], "conv4": [64, 128], "conv6": [64, 128, 256], "conv8": [64, 128, 256, 512]}
 CONV_HIDDEN = [256, 256]
@@ -40,7 +41,7 @@ def plan(name: str, width: float, shape: Shape, classes: int) -> Plan:
 
 
 def _scaled(name: str, size: int, width: float) -> int:
-    scaled = int(size * width)
+    scaled = int(Decimal(f"{width:.12g}") * size)  # in floats 100 * 0.57 is below 57
     if scaled < 1:
         raise ValueError(
             f"model.width={width:g} leaves a layer of model={name} without channels: {size} x {width:g} is below 1; "

@@ -1,12 +1,10 @@
 """Run folders read back: what was asked for, how far it got, what came out."""
 
-import functools
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -15,12 +13,11 @@ try:
 except ImportError:  # PyYAML built without libyaml: the same result in ten times the 0.5 ms a file
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
-from hidden_subnet.config import METHODS, Config, Method
+from hidden_subnet.config import from_dict
 from hidden_subnet.identity import projection
 from hidden_subnet.record import CONFIG, ERROR, RESULT, RESUME
 
 STATES = ("done", "failed", "interrupted", "running", "queued")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,10 @@ def read_run(folder: Path, running: bool = False) -> Run:
         settings = _mapping(folder / CONFIG)
         result = _mapping(folder / RESULT) if (folder / RESULT).exists() else None
         if result is None:
-            what = projection(config_of(settings))
+            try:
+                what = projection(from_dict(settings))
+            except ValueError as error:
+                raise ValueError(f"{CONFIG}: {error}") from None
             return Run(folder, settings, what, None, *_unfinished(folder, running))
         if number(dig(result, "last.test.top1")) is None or not isinstance(result.get("projection"), dict):
             raise ValueError("result.json: has no test accuracy or no projection; remove it and run again")
@@ -117,39 +117,3 @@ def dig(tree: Any, path: str) -> Any:
 
 def number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def config_of(settings: dict[str, Any]) -> Config:
-    """What `load_config` gives for a file of these settings, without OmegaConf, which takes 13 ms a file."""
-    return _build(Config, settings)
-
-
-def _build(kind: type[T], settings: dict[str, Any]) -> T:
-    if not isinstance(settings, dict):
-        raise ValueError(f"config.yaml: {settings!r} is no {kind.__name__}")
-    names = {item.name for item in fields(cast(Any, kind))}
-    for key in settings:
-        if key not in names:
-            raise ValueError(f"config.yaml: {key!r} is no setting of {kind.__name__}")
-    hints = _hints(cast(Any, kind))
-    return kind(**{key: _value(hints[key], value) for key, value in settings.items()})
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if hint is Method:
-        name = dig(value, "name")
-        if name not in METHODS:
-            raise ValueError(f"config.yaml: {name!r} is no method")
-        hint = METHODS[name]
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        if value not in hint.__members__:
-            raise ValueError(f"config.yaml: {value!r} is no {hint.__name__}")
-        return hint[value]
-    if is_dataclass(hint):
-        return _build(cast(Any, hint), value)
-    return float(value) if hint is float else value
-
-
-@functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)

@@ -7,11 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from hidden_subnet import record
-from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
-from hidden_subnet.data.load import prepare as prepare_data
-from hidden_subnet.experiment import choose_device
 from hidden_subnet.identity import folder_name
+from hidden_subnet.prepare import prepare
 from hidden_subnet.report.figure import draw
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.runs import read_run
@@ -24,24 +22,6 @@ def sweep_name(label: str, configs: list[Config]) -> str:
     """`label` and 8 hex digits of the ids of its runs: the same runs are the same sweep."""
     ids = sorted(folder_name(config) for config in configs)
     return f"{label[:40]}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:8]}"
-
-
-def prepare(configs: list[Config]) -> None:
-    """What can go wrong before the first run starts does so here, with one line: device, data, output folder."""
-    for device in {config.train.device for config in configs}:
-        choose_device(device)
-    for name, root in {(config.data.name.name, config.data.root) for config in configs}:
-        prepare_data(name, Path(root))
-    for out in {config.out for config in configs}:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            probe = Path(out) / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"out={out}: results cannot be written there ({error.strerror}); choose another out"
-            ) from None
 
 
 def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[list[Job], int]:

@@ -38,6 +38,9 @@ def one_line(error: BaseException) -> str:
         return f"{found[1]}: one must be chosen; --help lists them"
     if found := re.search(r"((?:Value|Invalid value) .*?) full_key: (\S+)", text):
         return f"{found[2]}: {found[1][0].lower()}{found[1][1:]}"
+    if "override_grammar" in text or "mismatched input" in text or "LexerNoViableAlt" in text:
+        said = re.sub(r" See https?://\S+.*", "", text)[:200]
+        return f"{said}; a value with other than letters, digits and -._/ is quoted, as in 'out=\"my runs\"'"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]}: several values make a sweep: add -m (a list is written key=[value,value])"
     if found := re.search(r"field '([\w.]+)' is not Optional", text):

@@ -51,6 +51,8 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         overrides: list[Sequence[str]] = []
         for job in jobs:
             config = compose_job(self.context, self.config, job)
+            if config.out != next(iter(configs.values()), config).out:
+                raise ConfigError(f"out={config.out}: a sweep writes to one folder; give out one value")
             name = folder_name(config)
             if name not in configs:
                 configs[name] = config
@@ -58,7 +60,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         if len(configs) < len(jobs):
             print(
                 f"{len(jobs)} combinations are {len(configs)} runs: "
-                "the others differ only in settings that their method does not use"
+                "the others differ in nothing that changes the result of their method"
             )
         label = self.config.hydra.runtime.choices.get("sweep") or "-".join(_varying(jobs)) or "sweep"
         # Imported here: Hydra's search for plugins executes their modules a second time, and the class that it
@@ -67,7 +69,8 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
 
         if isinstance(self.launcher, LocalLauncher):
             return self.launcher.execute(list(configs.values()), overrides, label)
-        from hidden_subnet.sweep.sweep import finish, prepare, sweep_name
+        from hidden_subnet.prepare import prepare
+        from hidden_subnet.sweep.sweep import finish, sweep_name
 
         prepare(list(configs.values()))
         returns = self.launcher.launch(overrides, initial_job_idx=0)
@@ -90,12 +93,12 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
     """The override list of each job: in every grid the product of its values, where the command line replaces a key."""
     given = parser.parse_overrides(arguments)
     keys = {override.get_key_element().lstrip("+~") for override in given}
-    jobs: list[list[str]] = []
+    jobs: dict[tuple[str, ...], None] = {}
     for grid in preset:
         lines = [f"{key}={_values(value)}" for key, value in grid.items() if key not in keys]
         axes = [_axis(override) for override in [*parser.parse_overrides(lines), *given]]
-        jobs += [list(job) for job in itertools.product(*axes) if list(job) not in jobs]
-    return jobs
+        jobs |= dict.fromkeys(itertools.product(*axes))
+    return [list(job) for job in jobs]
 
 
 def _values(value: Any) -> str:
