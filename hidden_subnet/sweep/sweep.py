@@ -35,7 +35,7 @@ def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[l
     console = Console()
     done = len(jobs) - len(todo)
     already = f", {done} of them finished before (force=true runs them anew)" if done else ""
-    console.print(f"sweep {name}: {len(jobs)} runs{already}", highlight=False)
+    console.print(f"sweep {name}: {count(len(jobs))}{already}", highlight=False, soft_wrap=True)
     if todo:
         prepare(todo)
         started = time.monotonic()
@@ -48,12 +48,16 @@ def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[l
         )
         with View(console) as view:
             run_all(jobs, slots, name, view.update)
-        console.print(f"{len(todo)} runs in {time.monotonic() - started:.0f} s", highlight=False)
+        console.print(f"{count(len(todo))} in {time.monotonic() - started:.0f} s", highlight=False)
     failed = finish(configs, name, {job.folder: job for job in jobs})
     if any(job.state == "interrupted" or job.state == "queued" for job in jobs):
         console.print("stopped: the same command goes on where it was")
         return jobs, 130
     return jobs, 1 if failed else 0
+
+
+def count(runs: int) -> str:
+    return f"{runs} run{'s' * (runs != 1)}"
 
 
 def finish(configs: list[Config], name: str, jobs: dict[Path, Job] | None = None) -> bool:

@@ -59,7 +59,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
                 overrides.append(job)
         if len(configs) < len(jobs):
             print(
-                f"{len(jobs)} combinations are {len(configs)} runs: "
+                f"{len(jobs)} combinations are {len(configs)} run{'s' * (len(configs) > 1)}: "
                 "the others differ in nothing that changes the result of their method"
             )
         label = self.config.hydra.runtime.choices.get("sweep") or "-".join(_varying(jobs)) or "sweep"
