@@ -10,19 +10,21 @@ HERE = Path(__file__).resolve().parent
 
 def task(composed: Any) -> None:
     """What Hydra calls for a single run, and what its own launchers call for each job of a sweep."""
-    from hidden_subnet.check import ConfigError
-    from hidden_subnet.data.info import DataError
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     from hydra_plugins.hidden_subnet.compose import to_checked_config
 
     try:
         config = to_checked_config(composed)
         from hidden_subnet.single import run_single
 
-        code = run_single(config)
-    except (ConfigError, DataError) as error:
+        code = run_single(config, sweep=os.environ.get("HIDDEN_SUBNET_SWEEP"))
+    except (ValueError, OSError) as error:
         # Here and not in main, since Hydra prints a line of its own over an exception that it sees.
-        sys.exit(f"error: {error}")
-    if code:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    # A job that failed must not end the sweep of one of Hydra's launchers: the sweeper looks at the run folders.
+    if code == 130 or (code and HydraConfig.get().mode is not RunMode.MULTIRUN):
         sys.exit(code)
 
 
@@ -34,15 +36,18 @@ def main() -> None:
     from hidden_subnet.config import register
     from hydra_plugins.hidden_subnet.errors import one_line
 
-    register(HERE / "sweeps")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line below is the one that the user reads
     try:
+        register(HERE / "sweeps")
         hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
         if wants_traceback:
             raise
         sys.exit(f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        print("interrupted before anything was started", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,7 @@ def _export(run: str, which: str, to: Path | None) -> None:
 
 
 def _results(out: Path) -> None:
-    from rich.console import Console
-
+    from hidden_subnet.report.console import make_console
     from hidden_subnet.report.results import write_results
     from hidden_subnet.report.runs import read_runs
     from hidden_subnet.report.table import summarise, table
@@ -47,7 +46,7 @@ def _results(out: Path) -> None:
     runs = read_runs(out)
     if not runs:
         sys.exit(f"error: {out.absolute()} holds no runs; name the folder that does")
-    console = Console()
+    console = make_console()
     console.print(table(summarise(runs)))
     console.print(f"wrote {write_results(out).absolute()}", highlight=False, soft_wrap=True)
 

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
@@ -183,7 +184,12 @@ def register(presets: Path) -> None:
         store.store(group="schema/method", name=name, node=node)
     for path in sorted(presets.glob("*.yaml")):
         # A preset is a sweep by itself: without this line, `sweep=...` would need -m beside it.
-        preset = {"hydra": {"mode": "MULTIRUN"}, **OmegaConf.to_container(OmegaConf.load(path))}  # type: ignore[dict-item]
+        try:
+            content = OmegaConf.to_container(OmegaConf.load(path))
+            assert isinstance(content, dict)
+        except (yaml.YAMLError, AssertionError) as error:
+            raise ValueError(f"{path} is no preset: {' '.join(str(error).split())[:150]}") from None
+        preset = {"hydra": {"mode": "MULTIRUN"}, **content}
         store.store(group="sweep", name=path.stem, node=preset, package="_global_")
 
 
@@ -229,9 +235,13 @@ def to_yaml(settings: dict[str, Any]) -> str:
 
 def load_config(path: Path) -> Config:
     """Read a run's config.yaml; settings that it does not name (it may be older) take their defaults."""
-    settings = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(settings, dict)
-    return from_dict({str(key): value for key, value in settings.items()})
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(settings, dict)
+        assert "method" in settings
+        return from_dict({str(key): value for key, value in settings.items()})
+    except (ValueError, AssertionError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); move it away") from None
 
 
 def from_dict(settings: dict[str, Any]) -> Config:

@@ -45,18 +45,18 @@ def execute(config: Config, display: Display, sweep: str | None = None) -> Outco
     folder = record.open_folder(config)
     try:
         with record.locked(folder):
-            result = record.read_result(folder)
-            if result is not None and not config.force:
-                return Outcome("skipped", folder, result)
-            if result is not None or config.force:
+            if config.force:
                 record.clear(folder)
+            elif (result := record.read_result(folder)) is not None:
+                return Outcome("skipped", folder, result)
+            record.write_config(folder, config)
             return _execute(config, folder, display, sweep)
     except record.BusyError as error:
         return Outcome("busy", folder, message=str(error))
 
 
 def _execute(config: Config, folder: Path, display: Display, sweep: str | None) -> Outcome:
-    logged = len(record.read_rows(folder))
+    logged = record.count_rows(folder)
 
     def say(message: str) -> None:
         with (folder / record.LOG).open("a") as log:
@@ -100,7 +100,7 @@ def _execute(config: Config, folder: Path, display: Display, sweep: str | None) 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within it the first INT, TERM or USR2 asks the run to save and stop; a second one acts at once as ever."""
+    """Within it the first INT, TERM, HUP or USR2 asks the run to save and stop; a second one acts at once as ever."""
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
@@ -110,7 +110,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(each, handler)
         print("stops at the next step and saves; once more to stop at once", file=sys.stderr)
 
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         before[each] = signal.signal(each, note)
     try:
         yield lambda: bool(received)

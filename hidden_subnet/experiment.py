@@ -58,6 +58,7 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         torch.set_num_threads(threads)
     parts, untrained = _prepare(config, folder, device)
     if parts.method.trains == "nothing":
+        record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
         hooks.on_row(row)
         last: dict[str, Any] = {"epoch": 0, "train": None, **_held_out(parts)}

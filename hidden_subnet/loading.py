@@ -35,6 +35,10 @@ def load(run: str | Path, which: Which = "last") -> nn.Module:
         )
     method = put_masks(model, config)
     if method.trains != "nothing":
+        if which == "best" and result["best"] is None:
+            raise ValueError(
+                f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'"
+            )
         load_trained(model, checkpoints.load(folder / "checkpoints" / f"{which}.ckpt")["trained"])
     bake(model)
     return model.requires_grad_(False).eval()

@@ -1,5 +1,6 @@
 """What can go wrong before the first run starts, and shall do so in one line."""
 
+import os
 from pathlib import Path
 
 from hidden_subnet.check import ConfigError
@@ -10,17 +11,34 @@ from hidden_subnet.experiment import choose_device
 
 def prepare(configs: list[Config]) -> None:
     """See to the device, the data (downloaded where missing) and the output folder; ConfigError or DataError if not."""
+    outs = {Path(config.out) for config in configs}
     for device in {config.train.device for config in configs}:
         choose_device(device)
+    for out in outs:
+        _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written
     for name, root in {(config.data.name.name, config.data.root) for config in configs}:
         prepare_data(name, Path(root))
-    for out in {config.out for config in configs}:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            probe = Path(out) / ".writable"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"out={out}: results cannot be written there ({error.strerror}); choose another out"
-            ) from None
+    for out in outs:
+        _make(out)
+
+
+def _refuse_where_nothing_can_be_made(out: Path) -> None:
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise _refusal(out, f"{there} is a file")
+    if not os.access(there, os.W_OK):
+        raise _refusal(out, f"{there} is read-only")
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _refusal(out, error.strerror or str(error)) from None
+
+
+def _refusal(out: Path, why: str) -> ConfigError:
+    return ConfigError(f"out={out}: results cannot be written there ({why}); choose another out")

@@ -52,7 +52,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def open_folder(config: Config) -> Path:
-    """The run's folder with its config.yaml; one that is there must be of the very same run.
+    """The run's folder; a config.yaml that is there must be of the very same run.
 
     Raises ValueError where its settings differ (an edited config.yaml), OSError where it cannot be written.
     """
@@ -61,9 +61,14 @@ def open_folder(config: Config) -> Path:
     settings = folder / CONFIG
     if settings.exists() and projection(load_config(settings)) != projection(config):
         raise ValueError(f"{settings} does not describe the run that its folder is named after; move the folder away")
-    if not (folder / RESULT).exists() or config.force:
-        write_atomically(settings, to_yaml(as_dict(config)).encode())
     return folder
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """The settings of the execution that begins, with a data root that means the same from any directory."""
+    settings = as_dict(config)
+    settings["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
+    write_atomically(folder / CONFIG, to_yaml(settings).encode())
 
 
 @contextmanager
@@ -80,8 +85,11 @@ def locked(folder: Path) -> Iterator[None]:
 def read_result(folder: Path) -> dict[str, Any] | None:
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text())
+        result["last"]["test"]["top1"]  # an empty object is no result either
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{folder / RESULT} is damaged; remove it, or run again with force=true") from None
     return result
 
 
@@ -105,16 +113,26 @@ def clear(folder: Path) -> None:
 def read_rows(folder: Path) -> list[dict[str, float]]:
     """The rows of metrics.jsonl; a last line that a kill tore is left out."""
     try:
-        lines = (folder / METRICS).read_text().split("\n")[:-1]
+        return [json.loads(line) for line in _lines(folder)]
+    except ValueError:
+        raise ValueError(f"{folder / METRICS} is damaged; force=true runs the run anew") from None
+
+
+def count_rows(folder: Path) -> int:
+    return len(_lines(folder))
+
+
+def _lines(folder: Path) -> list[str]:
+    try:
+        return (folder / METRICS).read_text().split("\n")[:-1]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
 
 
 def keep_rows(folder: Path, count: int) -> None:
     """Drop the rows that were written after the checkpoint from which the run goes on."""
-    rows = read_rows(folder)[:count]
-    write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    lines = _lines(folder)[:count]
+    write_atomically(folder / METRICS, "".join(line + "\n" for line in lines).encode())
 
 
 def append_row(folder: Path, row: dict[str, float]) -> None:

@@ -8,13 +8,14 @@ from hidden_subnet.config import Config
 from hidden_subnet.execute import EXIT_CODES, Display, Outcome, execute
 from hidden_subnet.fit import Row
 from hidden_subnet.prepare import prepare
+from hidden_subnet.report.console import make_console
 
 
-def run_single(config: Config) -> int:
+def run_single(config: Config, sweep: str | None = None) -> int:
     """Returns the exit code: 0 done or done before, 1 failed, 130 interrupted."""
     if config.force or record.read_result(record.folder_of(config)) is None:
         prepare([config])
-    console = Console()
+    console = make_console()
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -43,8 +44,9 @@ def run_single(config: Config) -> int:
             Display(
                 on_row=on_row, on_step=on_step, say=lambda text: console.print(text, highlight=False, soft_wrap=True)
             ),
+            sweep,
         )
-    _tell(outcome, console)
+    _tell(outcome, console, config.force)
     return EXIT_CODES[outcome.state]
 
 
@@ -58,7 +60,7 @@ def _line(row: Row, epochs: int) -> str:
     return ", ".join(said) + (" (untrained)" if row["epoch"] == 0 else "")
 
 
-def _tell(outcome: Outcome, console: Console) -> None:
+def _tell(outcome: Outcome, console: Console, force: bool) -> None:
     if outcome.result is not None:
         result = outcome.result
         untrained = result["untrained"]
@@ -82,7 +84,7 @@ def _tell(outcome: Outcome, console: Console) -> None:
             soft_wrap=True,
         )
     elif outcome.state == "interrupted":
-        console.print("the same command goes on from here")
+        console.print("the same command goes on from here" + " (without force=true)" * force)
     elif outcome.state == "busy":
-        console.print(outcome.message)
+        console.print(outcome.message, highlight=False, soft_wrap=True)
     console.print(f"{outcome.state}: {outcome.folder}", highlight=False, soft_wrap=True)

@@ -162,3 +162,13 @@ def test_config_yaml_of_an_older_run_takes_defaults(tmp_path: Path) -> None:
     assert (config.train.epochs, config.seed) == (3, 4)
     assert (config.train.batch_size, config.prune_rate, config.seeds.weights) == (64, 0.5, None)
     assert config.checkpoint.minutes == 5
+
+
+def test_a_preset_says_what_one_would_type() -> None:
+    parser = OverridesParser.create()
+    grid = {"seeds.split": [None, 1], "train.milestones": [[1], [2, 3]], "train.nesterov": True, "prune_rate": 0.5}
+    assert expand(parser, ["prune_rate=0.1"], [grid]) == [
+        [f"seeds.split={split}", f"train.milestones={marks}", "train.nesterov=true", "prune_rate=0.1"]
+        for split in ("null", "1")
+        for marks in ("[1]", "[2,3]")
+    ]

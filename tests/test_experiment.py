@@ -302,10 +302,36 @@ def test_exported_file_needs_torch_only(tmp_path: Path, undisturbed: Callable[[s
 
 def test_an_edited_config_is_not_taken_for_the_run(tmp_path: Path) -> None:
     config = small(tmp_path)
-    settings = record.open_folder(config) / record.CONFIG
+    folder = record.open_folder(config)
+    record.write_config(folder, config)
+    settings = folder / record.CONFIG
     settings.write_text(settings.read_text().replace("prune_rate: 0.5", "prune_rate: 0.6"))
     with pytest.raises(ValueError, match="does not describe"):
         execute(config, QUIET)
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
+def test_damaged_result_is_named_and_force_mends_it(content: str, tmp_path: Path) -> None:
+    config = small(tmp_path, "random")
+    path = execute(config, QUIET).folder / record.RESULT
+    whole = path.read_text()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"result.json is damaged"):
+        execute(config, QUIET)
+    config.force = True
+    assert execute(config, QUIET).state == "done"
+    assert json.loads(path.read_text())["last"] == json.loads(whole)["last"]
+    assert len(record.read_rows(path.parent)) == 1
+
+
+def test_skipping_leaves_the_record_as_it_was(tmp_path: Path) -> None:
+    config = small(tmp_path, "random")
+    settings = execute(config, QUIET).folder / record.CONFIG
+    before = settings.read_text()
+    assert f"root: {Path('data').absolute()}" in before  # the same from any directory
+    config.data.root, config.train.threads = "/elsewhere", 2
+    assert execute(config, QUIET).state == "skipped"
+    assert settings.read_text() == before
 
 
 def test_frozen_stays_frozen(tmp_path: Path) -> None:

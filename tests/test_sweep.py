@@ -145,6 +145,60 @@ def test_killed_run_is_reported_and_the_others_finish(tmp_path: Path) -> None:
     assert {row["state"] for row in results(tmp_path)} == {"done"}
 
 
+@pytest.mark.parametrize("seconds", [2, 4, 6])
+def test_ctrl_c_while_the_sweep_is_starting(seconds: float, tmp_path: Path) -> None:
+    sweep = start(tmp_path, "-m", *LONG)
+    time.sleep(seconds)
+    os.killpg(sweep.pid, signal.SIGINT)
+    said, _ = sweep.communicate(timeout=TIMEOUT)
+    assert sweep.returncode == 130, said
+    assert "Traceback" not in said
+
+
+def test_runs_save_and_stop_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    sweep = start(tmp_path, "-m", *LONG, "train.epochs=2000")
+    wait_for_rows(tmp_path, 2)
+    sweep.kill()
+    sweep.wait()
+    end = time.monotonic() + TIMEOUT
+    while not all((run.folder / "checkpoints" / record.RESUME).exists() for run in read_runs(tmp_path / "runs")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_forced_run_that_cannot_start_is_not_reported_as_done(tmp_path: Path) -> None:
+    assert launch(tmp_path, "-m", "prune_rate=0.5", *SMALL).returncode == 0
+    [run] = read_runs(tmp_path / "runs")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+         "print('held', flush=True); sys.stdin.read()", run.folder / ".lock"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    said = launch(tmp_path, "-m", "prune_rate=0.5", "force=true", *SMALL)
+    holder.kill()
+    holder.wait()
+    assert said.returncode == 1
+    assert "busy" in said.stdout
+
+
+def test_many_runs_need_few_file_descriptors(tmp_path: Path) -> None:
+    sweep = ["-m", "method=random", "prune_rate=range(0.01,0.61,0.01)", *SMALL]
+    said = subprocess.run(
+        ["bash", "-c", 'ulimit -n 64; exec "$@"', "bash", sys.executable, LAUNCH, *sweep],
+        cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert len(results(tmp_path)) == 60
+
+
+def test_a_failing_job_does_not_stop_hydras_own_launcher(tmp_path: Path) -> None:
+    said = launch(tmp_path, "-m", "hydra/launcher=basic", "method=dense", "train.lr=1e30,0.1", *SMALL)
+    assert said.returncode == 1
+    assert sorted(row["state"] for row in results(tmp_path)) == ["done", "failed"]
+
+
 @pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
 def test_stock_launchers_work(launcher: str, tmp_path: Path) -> None:
     said = launch(tmp_path, "-m", f"hydra/launcher={launcher}", "prune_rate=0.1,0.5", *SMALL)

@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from hidden_subnet.config import Config, Device
 
 # The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
 PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
+EXIT_FAILED, BUSY, EXIT_INTERRUPTED = 1, 3, 130
 
 
 @dataclass
@@ -32,6 +35,11 @@ class Job:
     process: BaseProcess | None = None
     slot: int = 0
     started: float = 0.0
+
+    def end_process(self, kill: bool = False) -> None:
+        """Ask the run to save and stop (or kill it); one that has ended by itself does not mind."""
+        if self.process is not None:
+            self.process.kill() if kill else self.process.terminate()
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,7 @@ def run_all(jobs: list[Job], slots: Slots, sweep: str, watch: Callable[[list[Job
 
     INT and TERM let the running children save and stop, and start no further ones.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context = _fork_server()
     waiting = [job for job in jobs if job.state == "queued"][::-1]
     running: list[Job] = []
     free = list(range(slots.count))
@@ -74,16 +81,15 @@ def run_all(jobs: list[Job], slots: Slots, sweep: str, watch: Callable[[list[Job
     def stop(number: int, frame: object) -> None:
         if stopping:
             for job in running:
-                if job.process is not None:
-                    job.process.kill()
+                job.end_process(kill=True)
         else:
             print("\nstopping: every run saves at its next step (once more kills them)", file=sys.stderr)
         stopping.append(number)
-        for job in running:
-            if job.process is not None and job.process.pid is not None and len(stopping) == 1:
-                os.kill(job.process.pid, signal.SIGTERM)
+        if len(stopping) == 1:
+            for job in running:
+                job.end_process()
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         while running or (waiting and not stopping):
             while waiting and free and not stopping:
@@ -91,6 +97,8 @@ def run_all(jobs: list[Job], slots: Slots, sweep: str, watch: Callable[[list[Job
                 job.slot = free.pop(0)
                 _start(context, job, slots, sweep)
                 running.append(job)
+                if stopping:  # the signal came while this one was starting
+                    job.end_process()
             watch(jobs)
             time.sleep(0.05)
             for job in [job for job in running if job.process is not None and not job.process.is_alive()]:
@@ -112,25 +120,64 @@ def _start(context: "multiprocessing.context.ForkServerContext", job: Job, slots
 
 def _end(job: Job) -> None:
     assert job.process is not None
-    code = job.process.exitcode or 0
-    if (job.folder / record.RESULT).exists():
+    code = job.process.exitcode
+    assert code is not None
+    # A sweep of thousands must not hold two file descriptors for each run that has ended.
+    job.process.join()
+    job.process.close()
+    job.process = None
+    # The exit code first: files of an earlier execution may lie in the folder.
+    if code == 0:
         job.state = "done"
-    elif code == 130:
+    elif code == BUSY:
+        job.state, job.message = "busy", "another process is executing this run"
+    elif code == EXIT_INTERRUPTED:
         job.state, job.message = "interrupted", "saved; the same command goes on"
-    elif (job.folder / record.ERROR).exists():
+    elif code == -signal.SIGTERM:
+        job.state, job.message = "interrupted", "stopped before it began; the same command runs it"
+    elif code == EXIT_FAILED and (job.folder / record.ERROR).exists():
         job.state = "failed"
         job.message = (job.folder / record.ERROR).read_text().rstrip().splitlines()[-1]
-    elif code == 3:
-        job.state, job.message = "busy", "another process is executing this run"
     else:
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        job.state, job.message = "failed", f"the process of the run died ({how}); the same command goes on"
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}, see {job.folder / record.LOG}"
+        job.state, job.message = "failed", f"the process of the run died ({how}); the same command runs it again"
+
+
+def _fork_server() -> "multiprocessing.context.ForkServerContext":
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    # It inherits that Ctrl-C is ignored, which would otherwise end it while it still imports. And its children import
+    # the package that this process imported, which need not be the installed one.
+    before, path = signal.signal(signal.SIGINT, signal.SIG_IGN), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), path]))
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
+    return context
+
+
+def _stop_with_parent() -> None:
+    """Let the run save and stop when the sweep's process is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait_for_it() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_for_it, daemon=True).start()
 
 
 def _child(config: Config, folder: Path, threads: int, gpu: str | None, sweep: str) -> None:
     """The whole life of a run's process; its exit code tells the parent what its folder does not."""
     # The terminal sends Ctrl-C to every process; the parent alone decides, and asks the children with TERM.
     os.setsid()
+    _stop_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +190,7 @@ def _child(config: Config, folder: Path, threads: int, gpu: str | None, sweep: s
 
     torch.set_num_threads(threads)
     outcome = execute(config, Display(_ignore, _ignore, _ignore), sweep)
-    sys.exit(3 if outcome.state == "busy" else EXIT_CODES[outcome.state])
+    sys.exit(BUSY if outcome.state == "busy" else EXIT_CODES[outcome.state])
 
 
 def _ignore(*anything: object) -> None:

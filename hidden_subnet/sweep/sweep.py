@@ -4,12 +4,11 @@ import hashlib
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from hidden_subnet import record
 from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
 from hidden_subnet.prepare import prepare
+from hidden_subnet.report.console import make_console
 from hidden_subnet.report.figure import draw
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.runs import read_run
@@ -32,7 +31,7 @@ def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[l
         if not job.config.force and record.read_result(job.folder) is not None:
             job.state = "skipped"
     todo = [job.config for job in jobs if job.state == "queued"]
-    console = Console()
+    console = make_console()
     done = len(jobs) - len(todo)
     already = f", {done} of them finished before (force=true runs them anew)" if done else ""
     console.print(f"sweep {name}: {count(len(jobs))}{already}", highlight=False, soft_wrap=True)
@@ -48,10 +47,12 @@ def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[l
         )
         with View(console) as view:
             run_all(jobs, slots, name, view.update)
-        console.print(f"{count(len(todo))} in {time.monotonic() - started:.0f} s", highlight=False)
+        ended = sum(job.state in ("done", "failed", "interrupted", "busy") for job in jobs)
+        console.print(f"{count(ended)} in {time.monotonic() - started:.0f} s", highlight=False)
     failed = finish(configs, name, {job.folder: job for job in jobs})
     if any(job.state == "interrupted" or job.state == "queued" for job in jobs):
-        console.print("stopped: the same command goes on where it was")
+        forced = any(job.config.force for job in jobs)
+        console.print("stopped: the same command goes on where it was" + " (without force=true)" * forced)
         return jobs, 130
     return jobs, 1 if failed else 0
 
@@ -62,7 +63,7 @@ def count(runs: int) -> str:
 
 def finish(configs: list[Config], name: str, jobs: dict[Path, Job] | None = None) -> bool:
     """Write results.csv and the figure, print the table and the failures; true if a run is not done."""
-    console = Console()
+    console = make_console()
     out = Path(configs[0].out).absolute()
     folders = [record.folder_of(config) for config in configs]
     runs = [read_run(folder) for folder in folders if (folder / record.CONFIG).exists()]

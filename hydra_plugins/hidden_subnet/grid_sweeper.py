@@ -6,6 +6,7 @@ starts, and ends in a table and a figure.
 """
 
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,9 +73,11 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         from hidden_subnet.prepare import prepare
         from hidden_subnet.sweep.sweep import finish, sweep_name
 
+        name = sweep_name(label, list(configs.values()))
         prepare(list(configs.values()))
+        os.environ["HIDDEN_SUBNET_SWEEP"] = name  # to the jobs of Hydra's own launchers, which know overrides only
         returns = self.launcher.launch(overrides, initial_job_idx=0)
-        if finish(list(configs.values()), sweep_name(label, list(configs.values()))):
+        if finish(list(configs.values()), name):
             sys.exit(1)
         return returns
 
@@ -103,8 +106,14 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
 
 def _values(value: Any) -> str:
     """What stands in a preset is what one would type: a list is a choice of its items."""
+    return ",".join(map(_value, value)) if isinstance(value, list) else _value(value)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "null"
     if isinstance(value, list):
-        return ",".join(map(_values, value))
+        return f"[{','.join(map(_value, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
