@@ -54,7 +54,8 @@ def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[l
         forced = any(job.config.force for job in jobs)
         console.print("stopped: the same command goes on where it was" + " (without force=true)" * forced)
         return jobs, 130
-    return jobs, 1 if failed else 0
+    # By the jobs as well: with force=true a run that failed just now still has its earlier result.
+    return jobs, 1 if failed or any(job.state in ("failed", "busy") for job in jobs) else 0
 
 
 def count(runs: int) -> str:
