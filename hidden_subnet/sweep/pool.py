@@ -34,7 +34,6 @@ class Job:
     message: str = ""
     process: BaseProcess | None = None
     slot: int = 0
-    started: float = 0.0
 
     def end_process(self, kill: bool = False) -> None:
         """Ask the run to save and stop (or kill it); one that has ended by itself does not mind."""
@@ -70,7 +69,7 @@ def _visible_gpus() -> list[str]:
 def run_all(jobs: list[Job], slots: Slots, sweep: str, watch: Callable[[list[Job]], None]) -> None:
     """Execute every job; `watch` is called several times a second. Returns when all have ended.
 
-    INT and TERM let the running children save and stop, and start no further ones.
+    INT, TERM and HUP let the running children save and stop, and start no further ones.
     """
     context = _fork_server()
     waiting = [job for job in jobs if job.state == "queued"][::-1]
@@ -115,17 +114,16 @@ def _start(context: "multiprocessing.context.ForkServerContext", job: Job, slots
     gpu = slots.gpus[job.slot % len(slots.gpus)] if slots.gpus else None
     job.process = context.Process(target=_child, args=(job.config, job.folder, slots.threads, gpu, sweep))
     job.process.start()
-    job.state, job.started = "running", time.monotonic()
+    job.state = "running"
 
 
 def _end(job: Job) -> None:
-    assert job.process is not None
-    code = job.process.exitcode
+    process, job.process = job.process, None  # first: a signal's handler must not meet a closed process
+    assert process is not None
+    code = process.exitcode
     assert code is not None
     # A sweep of thousands must not hold two file descriptors for each run that has ended.
-    job.process.join()
-    job.process.close()
-    job.process = None
+    process.close()
     # The exit code first: files of an earlier execution may lie in the folder.
     if code == 0:
         job.state = "done"
