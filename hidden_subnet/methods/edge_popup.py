@@ -7,6 +7,7 @@ Forward: the K weights of a layer with the largest |score|, the others 0. Backwa
 import weakref
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -68,7 +69,7 @@ class TopKRule:
         threshold, tied = select(scores, self.keep, self.scratch)
         # hardshrink's backward is "weight where |score| > bound, else 0" in one pass over memory; the bound just
         # below the threshold makes it >=. A bound below 0 keeps everything.
-        bound = float(torch.nextafter(torch.tensor(threshold), torch.tensor(-1.0)))
+        bound = float(np.nextafter(np.float32(threshold), np.float32(-1)))
         torch.ops.aten.hardshrink_backward.grad_input(weight, scores, bound, grad_input=out)
         if tied:
             out[surplus(scores, threshold, self.keep)] = 0
