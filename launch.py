@@ -46,7 +46,7 @@ def main() -> None:
             raise
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:
-        print("interrupted before anything was started", file=sys.stderr)
+        print("interrupted; the same command goes on from what is saved", file=sys.stderr)
         sys.exit(130)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch import Tensor
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
@@ -61,14 +62,14 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
         hooks.on_row(row)
-        last: dict[str, Any] = {"epoch": 0, "train": None, **_held_out(parts)}
+        last = {"epoch": 0, "train": None, "validation": _of(row, "validation"), "test": untrained["first_mask"]}
         best: dict[str, Any] | None = last
-        seconds = 0.0
+        masks, seconds = current_masks(parts.model), 0.0
     else:
         progress = fit(parts, untrained, saved, hooks)
-        seconds = progress.total_seconds
+        masks, seconds = progress.masks, progress.total_seconds
         last, best = _test_last_and_best(parts, progress)
-    result = _result(parts, untrained, last, best, seconds)
+    result = _result(parts, masks, untrained, last, best, seconds)
     record.write_result(folder, result)
     for name in (record.RESUME, f"{record.RESUME}.old"):
         (folder / "checkpoints" / name).unlink(missing_ok=True)
@@ -104,10 +105,17 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
 
 
 def _test_last_and_best(parts: Parts, progress: Progress) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    rows = record.read_rows(parts.folder)
+    """Both as result.json has them; leaves the model as it was at the best epoch."""
+    row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
     checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": trained_state(parts.model)})
-    last = {"epoch": progress.epoch, "train": _of(rows[-1], "train"), **_held_out(parts)}
+    test = asdict(evaluate(parts.model, parts.test, parts.device))
+    last = {
+        "epoch": progress.epoch,
+        "train": _of(row, "train"),
+        "validation": _of(row, "validation"),
+        "test": test,
+    }
     if parts.validation is None:
         return last, None
     if progress.best_epoch == progress.epoch:
@@ -115,7 +123,6 @@ def _test_last_and_best(parts: Parts, progress: Progress) -> tuple[dict[str, Any
     best = checkpoints.load(folder / record.BEST, parts.device)
     load_trained(parts.model, best["trained"])
     test = asdict(evaluate(parts.model, parts.test, parts.device))
-    load_trained(parts.model, checkpoints.load(folder / record.LAST, parts.device)["trained"])
     return last, {
         "epoch": best["epoch"],
         "train": best["train"],
@@ -124,16 +131,14 @@ def _test_last_and_best(parts: Parts, progress: Progress) -> tuple[dict[str, Any
     }
 
 
-def _held_out(parts: Parts) -> dict[str, Any]:
-    validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
-    test = evaluate(parts.model, parts.test, parts.device)
-    return {"validation": validation and asdict(validation), "test": asdict(test)}
-
-
 def _result(
-    parts: Parts, untrained: dict[str, Any], last: dict[str, Any], best: dict[str, Any] | None, seconds: float
+    parts: Parts,
+    masks: dict[str, Tensor],
+    untrained: dict[str, Any],
+    last: dict[str, Any],
+    best: dict[str, Any] | None,
+    seconds: float,
 ) -> dict[str, Any]:
-    masks = current_masks(parts.model)
     layers = [
         {
             "name": path,
@@ -170,8 +175,9 @@ def _result(
     }
 
 
-def _of(row: Row, name: str) -> Row:
-    return {key.removeprefix(f"{name}/"): value for key, value in row.items() if key.startswith(f"{name}/")}
+def _of(row: Row, name: str) -> Row | None:
+    """The metrics of `name` in a row of metrics.jsonl; None where it has none (no validation images)."""
+    return {key.removeprefix(f"{name}/"): value for key, value in row.items() if key.startswith(f"{name}/")} or None
 
 
 def _deterministic(device: str) -> None:

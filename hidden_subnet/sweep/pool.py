@@ -17,12 +17,16 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+
 from hidden_subnet import record
 from hidden_subnet.config import Config, Device
+from hidden_subnet.execute import EXIT_CODES, Display, execute
 
 # The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
 PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
-EXIT_FAILED, BUSY, EXIT_INTERRUPTED = 1, 3, 130
+ENDED = ("done", "failed", "interrupted", "busy")
+EXIT_BUSY = 3  # a run's process says more than `python launch.py`, where busy is a failure like any other
 
 
 @dataclass
@@ -59,8 +63,6 @@ def plan_slots(configs: list[Config], workers: int | None) -> Slots:
 
 
 def _visible_gpus() -> list[str]:
-    import torch
-
     count = torch.cuda.device_count()  # asks the driver without starting CUDA in this process
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return [named[k] if len(named) == count and named[k] else str(k) for k in range(count)]
@@ -127,13 +129,13 @@ def _end(job: Job) -> None:
     # The exit code first: files of an earlier execution may lie in the folder.
     if code == 0:
         job.state = "done"
-    elif code == BUSY:
+    elif code == EXIT_BUSY:
         job.state, job.message = "busy", "another process is executing this run"
-    elif code == EXIT_INTERRUPTED:
+    elif code == EXIT_CODES["interrupted"]:
         job.state, job.message = "interrupted", "saved; the same command goes on"
     elif code == -signal.SIGTERM:
         job.state, job.message = "interrupted", "stopped before it began; the same command runs it"
-    elif code == EXIT_FAILED and (job.folder / record.ERROR).exists():
+    elif code == EXIT_CODES["failed"] and (job.folder / record.ERROR).exists():
         job.state = "failed"
         job.message = (job.folder / record.ERROR).read_text().rstrip().splitlines()[-1]
     else:
@@ -182,13 +184,9 @@ def _child(config: Config, folder: Path, threads: int, gpu: str | None, sweep: s
     log = os.open(folder / record.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
-    import torch
-
-    from hidden_subnet.execute import EXIT_CODES, Display, execute
-
     torch.set_num_threads(threads)
     outcome = execute(config, Display(_ignore, _ignore, _ignore), sweep)
-    sys.exit(BUSY if outcome.state == "busy" else EXIT_CODES[outcome.state])
+    sys.exit(EXIT_BUSY if outcome.state == "busy" else EXIT_CODES[outcome.state])
 
 
 def _ignore(*anything: object) -> None:

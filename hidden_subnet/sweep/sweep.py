@@ -13,7 +13,7 @@ from hidden_subnet.report.figure import draw
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.runs import read_run
 from hidden_subnet.report.table import summarise, table
-from hidden_subnet.sweep.pool import Job, plan_slots, run_all
+from hidden_subnet.sweep.pool import ENDED, Job, plan_slots, run_all
 from hidden_subnet.sweep.view import View
 
 
@@ -47,7 +47,7 @@ def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[l
         )
         with View(console) as view:
             run_all(jobs, slots, name, view.update)
-        ended = sum(job.state in ("done", "failed", "interrupted", "busy") for job in jobs)
+        ended = sum(job.state in ENDED for job in jobs)
         console.print(f"{count(ended)} in {time.monotonic() - started:.0f} s", highlight=False)
     failed = finish(configs, name, {job.folder: job for job in jobs})
     if any(job.state == "interrupted" or job.state == "queued" for job in jobs):

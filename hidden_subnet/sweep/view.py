@@ -9,9 +9,7 @@ from rich.table import Table
 
 from hidden_subnet import record
 from hidden_subnet.record import read_rows
-from hidden_subnet.sweep.pool import Job
-
-ENDED = ("done", "failed", "interrupted", "busy")
+from hidden_subnet.sweep.pool import ENDED, Job
 
 
 class View:

@@ -28,12 +28,13 @@ def one_line(error: BaseException) -> str:
                 f"{group}={name}: there is no such {group}{_nearest(name, options)}; choose one of {', '.join(options)}"
             )
     text = " ".join(" ".join(str(each) for each in chain).split())
-    if "Could not override" in text and (found := re.search(r"full_key: (\S+)", text)):
-        return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
-    if found := re.search(r"'(\w+)' object has no attribute '(\w+)'", text):
-        return f"{found[2]}: there is no such setting{_nearest(found[2], setting_names())}; --help lists them"
+    for unknown in (
+        r"Could not override .*full_key: (\S+)",  # a key inside a value: train={epoch:1}
+        r"Could not override '([^']+)'",
+        r"'\w+' object has no attribute '(\w+)'",
+    ):
+        if found := re.search(unknown, text):
+            return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
     if found := re.search(r"missing mandatory value: \w+ full_key: (\w+)", text):
         return f"{found[1]}: one must be chosen; --help lists them"
     if found := re.search(r"((?:Value|Invalid value) .*?) full_key: (\S+)", text):
