@@ -29,6 +29,8 @@ def _problems(config: Config) -> Iterator[str]:
         )
     if not config.out.strip():
         yield "out=: name the folder for the results, as in out=runs"
+    if not 1 <= config.claim.silent_seconds <= 86400:
+        yield f"claim.silent_seconds={config.claim.silent_seconds:g}: must be 1 second to a day (86400)"
     yield from _training(config)
     yield from _parts(config)
     try:

@@ -48,6 +48,7 @@ OptimizerName = Enum("OptimizerName", {"sgd": "sgd", "adam": "adam"})
 ScheduleName = Enum("ScheduleName", {"cosine": "cosine", "constant": "constant", "multistep": "multistep"})
 TrackerName = Enum("TrackerName", {"wandb": "wandb", "tensorboard": "tensorboard", "both": "both", "none": "none"})
 TrackerMode = Enum("TrackerMode", {"auto": "auto", "online": "online", "offline": "offline"})
+OnError = Enum("OnError", {"continue": "continue", "stop": "stop"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"})
 
 
@@ -138,6 +139,12 @@ class Checkpoint:
 
 
 @dataclass(kw_only=True, slots=True)
+class Claim:
+    silent_seconds: float = 90.0
+    """A run whose process gives no sign of life for so long is taken over; ten signs are given in that time."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Tracker:
     name: TrackerName = MISSING
     project: str = "hidden_subnet"
@@ -164,6 +171,7 @@ class Config:
     method: Method = field(default_factory=Method)
     train: Train = field(default_factory=Train)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    claim: Claim = field(default_factory=Claim)
     tracker: Tracker = field(default_factory=Tracker)
     seeds: Seeds = field(default_factory=Seeds)
     prune_rate: float = 0.5
@@ -172,6 +180,10 @@ class Config:
     out: str = "runs"
     force: bool = False
     """Run again what is already finished."""
+    plan: bool = False
+    """Say what would run and how long it may take; run nothing."""
+    on_error: OnError = OnError["continue"]
+    """stop: the first run that fails ends the sweep, whose other runs save and stop."""
     grids: list[Any] = field(default_factory=list)
     """Written by a preset (sweeps/): each item maps settings to the values to combine."""
 

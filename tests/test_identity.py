@@ -16,6 +16,7 @@ import yaml
 from hidden_subnet.config import (
     METHODS,
     Checkpoint,
+    Claim,
     Config,
     Data,
     DataName,
@@ -25,6 +26,7 @@ from hidden_subnet.config import (
     InitName,
     Model,
     ModelName,
+    OnError,
     OptimizerName,
     Pruning,
     PruningName,
@@ -140,8 +142,7 @@ def changed(changes: dict[str, Any], tmp_path: Path) -> Config:
         *groups, last = key.split(".")
         inner = settings
         for group in groups:
-            inner = inner[group]
-        assert last in inner
+            inner = inner.setdefault(group, {})  # settings later than SCHEMA_1; load_config refuses what is none
         inner[last] = value
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -165,6 +166,9 @@ OPERATIONAL: dict[str, Any] = {
     "train.device": "cpu",
     "train.threads": 3,
     "data.root": "/elsewhere",
+    "plan": True,
+    "on_error": "stop",
+    "claim.silent_seconds": 30.0,
     "checkpoint.minutes": 0.0,
     "tracker.name": "none",
     "tracker.project": "other",
@@ -335,6 +339,9 @@ def random_config(source: random.Random) -> Config:
             threads=source.choice([None, 1, 2]),
         ),
         checkpoint=Checkpoint(minutes=source.choice([0.0, 5.0])),
+        claim=Claim(silent_seconds=source.choice([10.0, 90.0])),
+        plan=source.random() < 0.5,
+        on_error=one(OnError),
         tracker=Tracker(name=one(TrackerName), mode=one(TrackerMode), tags=source.choice([[], ["a"]])),
         seeds=Seeds(weights=maybe_seed(), scores=maybe_seed(), data=maybe_seed(), split=maybe_seed()),
         prune_rate=source.choice([0.1, 0.5, 0.9, source.random()]),
