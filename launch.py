@@ -8,15 +8,26 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 
 
-def task(composed: Any) -> None:
-    """What Hydra calls for a single run, and what its own launchers call for each job of a sweep."""
+def task(composed: Any) -> float | None:
+    """What Hydra calls for a single run, and what its own launchers call for each job of a sweep.
+
+    Returns what a sweeper that searches is told: hydra_plugins/hidden_subnet/objective.py.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from hydra_plugins.hidden_subnet.compose import to_checked_config
+    from hydra_plugins.hidden_subnet.objective import objective
+    from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
     try:
+        refuse_secrets_in(HydraConfig.instance().cfg)
         config = to_checked_config(composed)
+        if config.plan:
+            from hidden_subnet.report.plan import print_plan
+
+            print_plan([config])
+            return None
         from hidden_subnet.single import run_single
 
         code = run_single(config, sweep=os.environ.get("HIDDEN_SUBNET_SWEEP"))
@@ -26,6 +37,7 @@ def task(composed: Any) -> None:
     # A job that failed must not end the sweep of one of Hydra's launchers: the sweeper looks at the run folders.
     if code == 130 or (code and HydraConfig.get().mode is not RunMode.MULTIRUN):
         sys.exit(code)
+    return objective(config)
 
 
 def main() -> None:
@@ -35,11 +47,18 @@ def main() -> None:
 
     from hidden_subnet.config import register
     from hydra_plugins.hidden_subnet.errors import one_line
+    from hydra_plugins.hidden_subnet.optuna_study import take_over
+    from hydra_plugins.hidden_subnet.secrets import refuse_secrets
 
+    try:
+        refuse_secrets(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line below is the one that the user reads
     try:
         register(HERE / "sweeps")
+        take_over()
         hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
         if wants_traceback:

@@ -1,54 +1,111 @@
-"""python -m hidden_subnet: what is done with runs that exist."""
+"""python -m hidden_subnet: what is done with sweeps and runs that exist."""
 
 import argparse
 import sys
 from pathlib import Path
 
+RUN = "the run: its folder, its name or a beginning of it, or the 12 digits of its id"
+SWEEP = "the sweep: its name or a beginning of it, or its folder"
 
-def main() -> None:
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hidden_subnet", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser("export", help="write a run's subnetwork as a plain torch module")
-    export.add_argument("run", help="a run's folder, as in runs/digits-conv2-...")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default runs)")
+
+    def add(name: str, about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about, parents=[common])
+        command.set_defaults(command=name)
+        return command
+
+    status = add("status", "where the sweeps of a folder stand, or one sweep: its runs, workers, failures, time left")
+    status.add_argument("sweep", nargs="?", help=SWEEP)
+    status.add_argument("--watch", action="store_true", help="again every 2 s until nothing goes on")
+    logs = add("logs", "the log of a run, or its traceback if it failed")
+    logs.add_argument("run", help=RUN)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    stop = add("stop", "let the workers of a sweep save and end, wherever they are")
+    stop.add_argument("sweep", help=SWEEP)
+    stop.add_argument("--no-wait", action="store_true", help="do not wait until they have")
+    worker = add("worker", "add a worker to a sweep, from any shell or machine that sees its folder")
+    worker.add_argument("sweep", help=SWEEP)
+    worker.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or a CPU core)")
+    worker.add_argument("--jobs-per-gpu", type=int, default=1, help="runs that share a GPU (default 1)")
+    worker.add_argument("--requeues", type=int, default=0, help=argparse.SUPPRESS)  # given by hydra/launcher=slurm
+    worker.add_argument("--tasks", type=int, default=1, help=argparse.SUPPRESS)
+    results = add("results", "write results.csv and the figure anew, and print the table")
+    results.add_argument("folder", nargs="?", type=Path, help="folder of the runs, as --out names it")
+    results.add_argument("--sweep", help=f"table and figure of one only: {SWEEP.partition(': ')[2]}")
+    rm = add("rm", "delete runs and sweeps, after it has asked")
+    rm.add_argument("names", nargs="*", metavar="run or sweep", help="of a sweep only what names its runs; see --runs")
+    rm.add_argument("--yes", action="store_true", help="do not ask")
+    rm.add_argument("--failed", action="store_true", help="only runs that failed or were lost: of those named, or all")
+    rm.add_argument("--runs", action="store_true", help="of a sweep also the runs that belong to no other")
+    export = add("export", "write a run's subnetwork as a plain torch module")
+    export.add_argument("run", help=RUN)
     export.add_argument("--which", choices=["first", "best", "last"], default="last", help="checkpoint (default last)")
     export.add_argument("--to", type=Path, help="file to write (default: in the run's folder)")
-    results = commands.add_parser("results", help="write results.csv and print the table of all runs in a folder")
-    results.add_argument("out", nargs="?", type=Path, default=Path("runs"), help="folder of the runs (default runs)")
+    return parser
+
+
+def main() -> None:
+    parser = _parser()
     arguments = parser.parse_args()
+    if arguments.command is None:
+        parser.print_help()
+        return
     try:
-        if arguments.command == "export":
-            _export(arguments.run, arguments.which, arguments.to)
-        else:
-            _results(arguments.out)
+        sys.exit(_call(arguments))
     except (OSError, ValueError) as error:
+        if isinstance(error, BrokenPipeError):  # `... logs x | head`
+            sys.stderr.close()
+            sys.exit(1)
         sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def _export(run: str, which: str, to: Path | None) -> None:
-    from hidden_subnet.config import load_config
-    from hidden_subnet.data.info import INFO
-    from hidden_subnet.loading import export
-    from hidden_subnet.record import CONFIG
+def _call(arguments: argparse.Namespace) -> int:
+    """The exit code. Each command loads what it needs, and only some of them torch."""
+    match arguments.command:
+        case "status":
+            from hidden_subnet.commands.status import status
 
-    path = export(run, which, to)  # type: ignore[arg-type]
-    info = INFO[load_config(Path(run) / CONFIG).data.name.name]
-    print(f"wrote {path.absolute()}")
-    print(f'read it with: model = torch.load("{path}", weights_only=False)')
-    print(f"it takes images of {info.shape}, (pixel / {info.white:g} - {info.mean}) / {info.std}")
+            status(arguments.out, arguments.sweep, arguments.watch)
+        case "logs":
+            from hidden_subnet.commands.logs import logs
 
+            logs(arguments.out, arguments.run, arguments.follow)
+        case "stop":
+            from hidden_subnet.commands.stop import stop
 
-def _results(out: Path) -> None:
-    from hidden_subnet.report.console import make_console
-    from hidden_subnet.report.results import write_results
-    from hidden_subnet.report.runs import read_runs
-    from hidden_subnet.report.table import summarise, table
+            return stop(arguments.out, arguments.sweep, wait=not arguments.no_wait)
+        case "worker":
+            from hidden_subnet.commands.worker import worker
 
-    runs = read_runs(out)
-    if not runs:
-        sys.exit(f"error: {out.absolute()} holds no runs; name the folder that does")
-    console = make_console()
-    console.print(table(summarise(runs)))
-    console.print(f"wrote {write_results(out).absolute()}", highlight=False, soft_wrap=True)
+            return worker(
+                arguments.out,
+                arguments.sweep,
+                workers=arguments.workers,
+                jobs_per_gpu=arguments.jobs_per_gpu,
+                requeues=arguments.requeues,
+                tasks=arguments.tasks,
+            )
+        case "results":
+            from hidden_subnet.commands.results import results
+
+            results(arguments.folder or arguments.out, arguments.sweep)
+        case "rm":
+            from hidden_subnet.commands.rm import rm
+
+            rm(arguments.out, arguments.names, yes=arguments.yes, failed=arguments.failed, runs=arguments.runs)
+        case _:
+            from hidden_subnet.commands.export import export
+
+            export(arguments.out, arguments.run, arguments.which, arguments.to)
+    return 0
 
 
 if __name__ == "__main__":

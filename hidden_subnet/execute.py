@@ -1,18 +1,18 @@
-"""Execute one run in this process: find its folder, skip what is done, mirror to trackers, and record how it ended."""
+"""Execute one run in this process: claim it, skip what is done, mirror to trackers, and record how it ended."""
 
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hidden_subnet import record
+from hidden_subnet import claims, provenance, record
 from hidden_subnet.config import Config
-from hidden_subnet.experiment import run
+from hidden_subnet.experiment import choose_device, run
 from hidden_subnet.fit import Hooks, InterruptedRun, Row
 from hidden_subnet.trackers import Tracker, open_trackers
 
@@ -22,7 +22,7 @@ EXIT_CODES = {"done": 0, "skipped": 0, "failed": 1, "busy": 1, "interrupted": 13
 @dataclass(frozen=True)
 class Outcome:
     state: str
-    """done, skipped (done before), failed, interrupted, or busy (another process executes it)."""
+    """done, skipped (done before), failed, interrupted, or busy (another process executes it, or has done so)."""
     folder: Path
     result: dict[str, Any] | None = None
     message: str = ""
@@ -30,85 +30,149 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Display:
-    """Who watches: called on every row and every step."""
+    """Who watches: called on every row and every step, and once with the folder of the attempt that begins."""
 
     on_row: Callable[[Row], None]
     on_step: Callable[[int, int, int], None]
     say: Callable[[str], None]
+    on_claim: Callable[[Path], None] = lambda folder: None
 
 
-def execute(config: Config, display: Display, sweep: str | None = None) -> Outcome:
+@dataclass(frozen=True)
+class Origin:
+    """On whose behalf a run is executed."""
+
+    sweep: str | None = None
+    worker: str = ""
+    command: dict[str, Any] | None = None
+    """provenance.of_command() of whoever typed it; by default of this process."""
+
+
+def execute(
+    config: Config, display: Display, origin: Origin | None = None, stopped: Callable[[], bool] | None = None
+) -> Outcome:
     """Run `config` unless its result exists; an exception of the run ends in error.txt and the state `failed`.
 
+    `stopped` asks it to save and stop; by default the first INT, TERM, HUP or USR2 does.
     Raises what open_folder raises (ValueError, OSError), before anything has started.
     """
+    origin = origin or Origin()
     folder = record.open_folder(config)
+    if (folder / record.RESULT).exists():
+        claims.settle(folder)
+        if not config.force:
+            return Outcome("skipped", folder, record.read_result(folder))
+    me = claims.this_process(origin.worker, config.claim.silent_seconds)
     try:
-        with record.locked(folder):
-            if config.force:
-                record.clear(folder)
-            elif (result := record.read_result(folder)) is not None:
-                return Outcome("skipped", folder, result)
-            record.write_config(folder, config)
-            return _execute(config, folder, display, sweep)
-    except record.BusyError as error:
+        attempt = claims.take(folder, me, claims.Observer(folder.parent), fresh=config.force)
+    except claims.BusyError as error:
         return Outcome("busy", folder, message=str(error))
+    if config.force:
+        record.clear(folder)
+    elif (folder / record.RESULT).exists():  # done between the look and the claim
+        attempt.drop()
+        return Outcome("skipped", folder, record.read_result(folder))
+    record.write_config(folder, config)
+    display.on_claim(attempt.folder)
+    with attempt:
+        if stopped is not None:
+            return _execute(config, attempt, display, origin, stopped)
+        with stop_signals() as stopped:
+            return _execute(config, attempt, display, origin, stopped)
 
 
-def _execute(config: Config, folder: Path, display: Display, sweep: str | None) -> Outcome:
-    logged = record.count_rows(folder)
+def _execute(
+    config: Config, attempt: claims.Attempt, display: Display, origin: Origin, stopped: Callable[[], bool]
+) -> Outcome:
+    folder, logged = attempt.run, record.count_rows(attempt.folder)
+
+    def log(line: str) -> None:
+        # Once committed, the attempt's files are in the run's folder.
+        where = attempt.folder if attempt.folder.exists() else folder
+        with (where / record.LOG).open("a") as file:
+            file.write(line + "\n")
 
     def say(message: str) -> None:
-        with (folder / record.LOG).open("a") as log:
-            log.write(message + "\n")
+        with suppress(OSError):  # on a full disk it is said all the same
+            log(message)
         display.say(message)
 
-    trackers: list[Tracker] = open_trackers(config, folder, sweep, say)
+    trackers: list[Tracker] = open_trackers(config, folder, origin.sweep, say)
 
     def on_row(row: Row) -> None:
-        with (folder / record.LOG).open("a") as log:
-            log.write(" ".join(f"{key}={value:.6g}" for key, value in row.items()) + "\n")
+        log(" ".join(f"{key}={value:.6g}" for key, value in row.items()))
         if row["epoch"] >= logged:  # epochs repeated after a kill are on the trackers already
             for tracker in trackers:
                 tracker.log(row)
         display.on_row(row)
 
-    (folder / record.ERROR).unlink(missing_ok=True)
+    def should_stop() -> bool:
+        return stopped() or attempt.passed_over.is_set()
+
     try:
-        with stop_signals() as stopped:
-            hooks = Hooks(on_row=on_row, on_step=display.on_step, should_stop=stopped, say=say)
-            result = run(config, folder, hooks)
+        _write_provenance(config, attempt, origin)
+        result = run(config, attempt.folder, Hooks(on_row, display.on_step, should_stop, say))
     except InterruptedRun as reason:
         for tracker in trackers:
             tracker.interrupt()
+        if attempt.is_passed_over():
+            return _passed_over(attempt)
         say(str(reason))
+        claims.end(attempt.folder, "interrupted", str(reason))
         return Outcome("interrupted", folder, message=str(reason))
     except BaseException as error:
         text = traceback.format_exc()
-        record.write_atomically(folder / record.ERROR, text.encode())
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         for tracker in trackers:
             tracker.fail(message)
+        if attempt.is_passed_over():  # its files may have been cleared away under it
+            return _passed_over(attempt)
+        if isinstance(error, KeyboardInterrupt):  # the second Ctrl-C
+            claims.end(attempt.folder, "interrupted", "stopped at once, without saving")
+            raise
+        with suppress(OSError):  # a full disk is what it may have failed for; the caller is told all the same
+            record.write_atomically(attempt.folder / record.ERROR, text.encode())
+        with suppress(OSError):
+            claims.end(attempt.folder, "failed", message)
         if not isinstance(error, Exception | SystemExit):
             raise
         say(message)
         return Outcome("failed", folder, message=message)
+    committed = attempt.commit()
     for tracker in trackers:
         tracker.finish(result)
-    return Outcome("done", folder, result)
+    return Outcome("done", folder, result) if committed else _passed_over(attempt)
+
+
+def _write_provenance(config: Config, attempt: claims.Attempt, origin: Origin) -> None:
+    command = provenance.of_command() if origin.command is None else origin.command
+    device = choose_device(config.train.device)
+    record.write_json(attempt.folder / record.PROVENANCE, provenance.of_process(command, attempt.me, device))
+
+
+def _passed_over(attempt: claims.Attempt) -> Outcome:
+    if (attempt.run / record.RESULT).exists():
+        attempt.drop()
+    message = f"{attempt.run.name} was taken over while this process gave no sign of life"
+    return Outcome("busy", attempt.run, message=message)
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within it the first INT, TERM, HUP or USR2 asks the run to save and stop; a second one acts at once as ever."""
+def stop_signals(*, insist: bool = True) -> Iterator[Callable[[], bool]]:
+    """Within it the first INT, TERM, HUP or USR2 asks the run to save and stop.
+
+    With `insist` a second one acts at once as ever. Without, it changes nothing: Slurm signals every process of a
+    step, and a worker its runs, so that one wish comes twice.
+    """
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        print("stops at the next step and saves; once more to stop at once", file=sys.stderr)
+        if insist:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            print("stops at the next step and saves; once more to stop at once", file=sys.stderr)
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         before[each] = signal.signal(each, note)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
+from hidden_subnet.collapse import at_chance, dead_layer
 from hidden_subnet.config import Config, Device
 from hidden_subnet.data.batches import Batches, EvaluationBatches
 from hidden_subnet.data.load import load
 from hidden_subnet.data.split import split
 from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, saved_state
-from hidden_subnet.identity import projection, seed_of
+from hidden_subnet.identity import folder_name, projection, seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.subnetwork import (
@@ -45,7 +46,7 @@ def choose_device(device: Device) -> str:
 
 
 def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
-    """Execute the run of `folder`, from its checkpoint where there is one, and commit its result.
+    """Execute the run, from the checkpoint in `folder` where there is one; the last that it writes is result.json.
 
     Raises InterruptedRun once `hooks.should_stop()` is true and the state is saved.
     """
@@ -65,14 +66,13 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         last = {"epoch": 0, "train": None, "validation": _of(row, "validation"), "test": untrained["first_mask"]}
         best: dict[str, Any] | None = last
         masks, seconds = current_masks(parts.model), 0.0
+        collapse: dict[str, Any] = {"collapsed": False, "dead_layer": None}
     else:
         progress = fit(parts, untrained, saved, hooks)
         masks, seconds = progress.masks, progress.total_seconds
-        last, best = _test_last_and_best(parts, progress)
-    result = _result(parts, masks, untrained, last, best, seconds)
-    record.write_result(folder, result)
-    for name in (record.RESUME, f"{record.RESUME}.old"):
-        (folder / "checkpoints" / name).unlink(missing_ok=True)
+        last, best, collapse = _test_last_and_best(parts, progress)
+    result = _result(parts, masks, untrained, last, best, collapse, seconds)
+    record.write_json(folder / record.RESULT, result)
     return result
 
 
@@ -104,8 +104,10 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
     return parts, {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
 
 
-def _test_last_and_best(parts: Parts, progress: Progress) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Both as result.json has them; leaves the model as it was at the best epoch."""
+def _test_last_and_best(
+    parts: Parts, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
+    """Both as result.json has them, and whether the last has collapsed; leaves the model as at the best epoch."""
     row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
     checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": trained_state(parts.model)})
@@ -116,19 +118,22 @@ def _test_last_and_best(parts: Parts, progress: Progress) -> tuple[dict[str, Any
         "validation": _of(row, "validation"),
         "test": test,
     }
+    collapse = _collapse(parts, test["top1"])
     if parts.validation is None:
-        return last, None
+        return last, None, collapse
     if progress.best_epoch == progress.epoch:
-        return last, last
+        return last, last, collapse
     best = checkpoints.load(folder / record.BEST, parts.device)
     load_trained(parts.model, best["trained"])
     test = asdict(evaluate(parts.model, parts.test, parts.device))
-    return last, {
-        "epoch": best["epoch"],
-        "train": best["train"],
-        "validation": best["validation"],
-        "test": test,
-    }
+    best = {"epoch": best["epoch"], "train": best["train"], "validation": best["validation"], "test": test}
+    return last, best, collapse
+
+
+def _collapse(parts: Parts, top1: float) -> dict[str, Any]:
+    """Of the model as it is now, whose accuracy on the test images is `top1`."""
+    collapsed = at_chance(top1, parts.test.info.classes, len(parts.test.labels))
+    return {"collapsed": collapsed, "dead_layer": dead_layer(parts.model, parts.test) if collapsed else None}
 
 
 def _result(
@@ -137,6 +142,7 @@ def _result(
     untrained: dict[str, Any],
     last: dict[str, Any],
     best: dict[str, Any] | None,
+    collapse: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     layers = [
@@ -150,12 +156,13 @@ def _result(
     ]
     return {
         "schema": 1,
-        "name": parts.folder.name,
+        "name": folder_name(parts.config),
         "projection": projection(parts.config),
         "chance": 1 / parts.test.info.classes,
         "untrained": untrained,
         "last": last,
         "best": best,
+        **collapse,
         "weights": sum(layer["weights"] for layer in layers) if layers else parts.parameters,
         "kept": sum(layer["kept"] for layer in layers) if layers else parts.parameters,
         "parameters": parts.parameters,

@@ -19,7 +19,7 @@ from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.methods.method import Method
 from hidden_subnet.schedules import learning_rate
-from hidden_subnet.subnetwork import current_masks, flip_rate, load_trained, trained_state
+from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state
 from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
 
 Row = dict[str, float]
@@ -161,8 +161,7 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
         "lr": lr,
         **_named("train", trained),
         **(_named("validation", validation) if validation else {}),
-        **densities(parts, masks),
-        **({"flip_rate": flip_rate(progress.masks, masks)} if masks else {}),
+        **_of_masks(parts, masks, progress.masks),
         "seconds": seconds,
         "images_per_second": parts.train.images_in_epoch / seconds,
     }
@@ -176,16 +175,35 @@ def first_row(parts: Parts, untrained: dict[str, Any]) -> Row:
     first = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
     under = untrained["first_mask"] or untrained["unpruned"]
     named = _named("validation", first) if first else {f"test/{key}": value for key, value in under.items()}
-    return {"epoch": 0, "step": 0, **named, **densities(parts, current_masks(parts.model))}
+    return {"epoch": 0, "step": 0, **named, **_of_masks(parts, current_masks(parts.model))}
 
 
 def densities(parts: Parts, masks: dict[str, Tensor]) -> Row:
     """Fractions kept: of the weights in masked layers, and of all parameters (a dense network keeps all)."""
-    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
-    weights = sum(mask.numel() for mask in masks.values())
+    return _densities(parts, _kept(masks), sum(mask.numel() for mask in masks.values()))
+
+
+def _of_masks(parts: Parts, masks: dict[str, Tensor], before: dict[str, Tensor] | None = None) -> Row:
+    """Densities and, with the masks of the epoch `before`, flip rates: in all and `<name>/<layer>`; each read once."""
+    sizes, kept = {path: mask.numel() for path, mask in masks.items()}, _kept(masks)
+    row = _densities(parts, kept, weights := sum(sizes.values()))
+    row |= {f"density/{path}": kept[path] / size for path, size in sizes.items()}
+    if before:
+        changed = flips(before, masks)
+        row["flip_rate"] = sum(changed.values()) / weights
+        row |= {f"flip_rate/{path}": changed[path] / size for path, size in sizes.items()}
+    return row
+
+
+def _kept(masks: dict[str, Tensor]) -> dict[str, int]:
+    return {path: int(mask.count_nonzero()) for path, mask in masks.items()}
+
+
+def _densities(parts: Parts, kept: dict[str, int], weights: int) -> Row:
+    count = sum(kept.values())
     return {
-        "density": kept / weights if masks else 1.0,
-        "density_all": (kept + parts.parameters - weights) / parts.parameters,
+        "density": count / weights if kept else 1.0,
+        "density_all": (count + parts.parameters - weights) / parts.parameters,
     }
 
 

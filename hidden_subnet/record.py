@@ -2,18 +2,18 @@
 
 config.yaml      the settings
 metrics.jsonl    one line an epoch, from epoch 0 (untrained) on
-result.json      written last and atomically: it exists = the run is done
-error.txt        the traceback of a run that failed
-checkpoints/     first, best, last: what was trained; resume: what going on needs, gone when the run is done
+result.json      committed last and atomically: it exists = the run is done
+provenance.json  where it comes from: command, code, versions, machine, and every attempt at it
+checkpoints/     first, best, last: what was trained
 log              what was said meanwhile
+attempts/<n>/    while it is not done: the same files, claim.json (whose attempt it is), resume.ckpt (what going on
+                 needs), and after a bad end ended.json and error.txt (the traceback); hidden_subnet/claims.py
 """
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,9 @@ from hidden_subnet.config import Config, as_dict, load_config, to_yaml
 from hidden_subnet.identity import folder_name, projection
 
 CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
+PROVENANCE, ATTEMPTS = "provenance.json", "attempts"
 WANDB_ID = "wandb_id"
 FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt"
-
-
-class BusyError(RuntimeError):
-    """Another process is executing this run."""
 
 
 def folder_of(config: Config) -> Path:
@@ -44,11 +41,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def open_folder(config: Config) -> Path:
@@ -57,7 +59,9 @@ def open_folder(config: Config) -> Path:
     Raises ValueError where its settings differ (an edited config.yaml), OSError where it cannot be written.
     """
     folder = folder_of(config)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a symbolic link, and would lead the run's files elsewhere; remove it")
+    folder.mkdir(parents=True, exist_ok=True)
     settings = folder / CONFIG
     if settings.exists() and projection(load_config(settings)) != projection(config):
         raise ValueError(f"{settings} does not describe the run that its folder is named after; move the folder away")
@@ -71,15 +75,39 @@ def write_config(folder: Path, config: Config) -> None:
     write_atomically(folder / CONFIG, to_yaml(settings).encode())
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run for this process; the kernel lets go when the process dies. Raises BusyError if another holds it."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"{folder.name} is being executed by another process") from None
-        yield
+def attempts(folder: Path) -> list[int]:
+    """The numbers of the attempts that have a folder, rising."""
+    try:
+        return sorted(int(name) for name in os.listdir(folder / ATTEMPTS) if name.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def working(folder: Path) -> Path:
+    """Where metrics, log and checkpoints of a run lie now: in its newest attempt, or in its folder when it is done."""
+    numbers = attempts(folder)
+    if not numbers:
+        return folder
+    if not (folder / RESULT).exists():
+        return folder / ATTEMPTS / str(numbers[-1])
+    done = folder / ATTEMPTS / str(committed(folder) or "none")  # its files are on their way up
+    return done if (done / METRICS).exists() else folder
+
+
+def committed(folder: Path) -> int | None:
+    """The attempt whose result is the run's, while its folder is still there."""
+    numbers = attempts(folder)
+    # By content where the file system has no links; the seconds in it tell one attempt's from another's.
+    for same in (os.path.samefile, _same_content):
+        for number in numbers:
+            with suppress(FileNotFoundError):
+                if same(folder / RESULT, folder / ATTEMPTS / str(number) / RESULT):
+                    return number
+    return None
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -93,21 +121,16 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    write_atomically(folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+def write_json(path: Path, content: Any) -> None:
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def clear(folder: Path) -> None:
     """Forget what an earlier execution left, its result first: without it the run counts as not done."""
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    for name in (
-        RESULT,
-        METRICS,
-        ERROR,
-        WANDB_ID,
-        *(f"checkpoints/{c}" for c in (FIRST, BEST, LAST, RESUME, f"{RESUME}.old")),
-    ):
+    for name in (RESULT, METRICS, LOG, WANDB_ID):  # the provenance stays: it counts the attempts
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def read_rows(folder: Path) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hidden_subnet import record
 from hidden_subnet.config import Config
-from hidden_subnet.execute import EXIT_CODES, Display, Outcome, execute
+from hidden_subnet.execute import EXIT_CODES, Display, Origin, Outcome, execute
 from hidden_subnet.fit import Row
 from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import make_console
@@ -13,7 +13,7 @@ from hidden_subnet.report.console import make_console
 
 def run_single(config: Config, sweep: str | None = None) -> int:
     """Returns the exit code: 0 done or done before, 1 failed, 130 interrupted."""
-    if config.force or record.read_result(record.folder_of(config)) is None:
+    if config.force or not (record.folder_of(config) / record.RESULT).exists():
         prepare([config])
     console = make_console()
     bar = Progress(
@@ -44,7 +44,7 @@ def run_single(config: Config, sweep: str | None = None) -> int:
             Display(
                 on_row=on_row, on_step=on_step, say=lambda text: console.print(text, highlight=False, soft_wrap=True)
             ),
-            sweep,
+            Origin(sweep=sweep),
         )
     _tell(outcome, console, config.force)
     return EXIT_CODES[outcome.state]

@@ -73,7 +73,6 @@ def weights_digest(model: nn.Module) -> str:
     return state.hexdigest()
 
 
-def flip_rate(before: dict[str, Tensor], after: dict[str, Tensor]) -> float:
-    """Fraction of the masked weights that changed between kept and removed."""
-    changed = sum(int(torch.count_nonzero(before[path] ^ after[path])) for path in after)
-    return changed / sum(mask.numel() for mask in after.values())
+def flips(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, int]:
+    """How many weights of each masked layer changed between kept and removed."""
+    return {path: int(torch.count_nonzero(before[path] ^ after[path])) for path in after}

@@ -106,7 +106,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "record": {"config", "identity"},
     "checkpoints": {"record"},
     "trackers": {"config", "identity", "record"},
-    "report": {"config", "identity", "record"},
+    "claims": {"record"},
+    "provenance": {"claims"},
+    "report": {"claims", "config", "data", "identity", "models", "record"},
 }
 
 
@@ -144,6 +146,10 @@ def loaded_with(name: str) -> set[str]:
         "hidden_subnet.record",
         "hidden_subnet.data.info",
         "hidden_subnet.models.plan",
+        "hidden_subnet.claims",
+        "hidden_subnet.sweep.slurm",
+        "hidden_subnet.sweep.job",
+        "hidden_subnet.sweep.manifest",
         *(name for name in OURS if name.startswith("hydra_plugins.")),
     ],
 )

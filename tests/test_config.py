@@ -75,7 +75,7 @@ def test_help_names_every_option() -> None:
 
 def test_help_names_settings_and_defaults_that_exist(compose: Compose) -> None:
     lines = re.findall(r"^        ([\w.]+)=(\S+)  +\S", HELP.split("settings used most")[1], flags=re.MULTILINE)
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert {setting for setting, _ in lines} <= set(setting_names())
     assert compose(*(f"{setting}={value}" for setting, value in lines)) == compose()
 

@@ -28,8 +28,6 @@ from hidden_subnet.config import (
     Train,
 )
 from hidden_subnet.execute import Display, Outcome, execute
-from hidden_subnet.experiment import run
-from hidden_subnet.fit import Hooks, InterruptedRun
 from hidden_subnet.loading import export
 
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
@@ -71,14 +69,18 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert {k: v for k, v in a.items() if k not in drop} == {k: v for k, v in b.items() if k not in drop}
 
 
-def stop_after(steps: int) -> Hooks:
-    taken = []
-    return Hooks(
-        on_row=lambda row: None,
-        on_step=lambda epoch, batch, batches: taken.append(batch),
-        should_stop=lambda: len(taken) >= steps,
-        say=lambda text: None,
+def interrupt(config: Config, steps: int) -> Path:
+    """Execute the run for so many steps, as a signal then ends it; the folder of the attempt."""
+    taken: list[int] = []
+    outcome = execute(
+        config,
+        Display(QUIET.on_row, lambda epoch, batch, batches: taken.append(batch), QUIET.say),
+        stopped=lambda: len(taken) >= steps,
     )
+    assert outcome.state == "interrupted"
+    assert len(taken) == steps
+    assert not (outcome.folder / record.RESULT).exists()
+    return record.working(outcome.folder)
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +104,11 @@ def test_what_a_run_records(undisturbed: Callable[[str], Path]) -> None:
     rows = record.read_rows(folder)
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
     assert [row["step"] for row in rows] == [0, 5, 10, 15]  # 461 images: the last batch of 61 is kept
+    layers = [layer["name"] for layer in result["layers"]]
     assert rows[1].keys() == {
         "epoch", "step", "lr", "train/loss", "train/top1", "train/top5", "validation/loss", "validation/top1",
         "validation/top5", "density", "density_all", "flip_rate", "seconds", "images_per_second",
+        *(f"density/{name}" for name in layers), *(f"flip_rate/{name}" for name in layers),
     }  # fmt: skip
     assert result["chance"] == 0.1
     assert result["last"]["epoch"] == 3
@@ -143,13 +147,11 @@ def test_dense_trains_weights_and_random_trains_nothing(undisturbed: Callable[[s
 @pytest.mark.parametrize("steps", [[1], [5], [7, 1, 3], [14]], ids=str)
 def test_goes_on_bit_for_bit(method: str, steps: list[int], tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
     config = small(tmp_path, method)
-    folder = record.open_folder(config)
     for count in steps:
-        with pytest.raises(InterruptedRun):
-            run(config, folder, stop_after(count))
-        assert not (folder / record.RESULT).exists()
-    assert execute(config, QUIET).state == "done"
-    assert_same_run(folder, undisturbed(method))
+        interrupt(config, count)
+    outcome = execute(config, QUIET)
+    assert outcome.state == "done"
+    assert_same_run(outcome.folder, undisturbed(method))
 
 
 def test_adam_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -158,22 +160,16 @@ def test_adam_goes_on_bit_for_bit(tmp_path: Path) -> None:
     adam = {"optimizer": OptimizerName.adam, "lr": 0.01}
     whole = execute(small(tmp_path / "whole", **adam), QUIET)
     config = small(tmp_path / "broken", **adam)
-    folder = record.open_folder(config)
-    with pytest.raises(InterruptedRun):
-        run(config, folder, stop_after(8))
-    execute(config, QUIET)
-    assert_same_run(folder, whole.folder)
+    interrupt(config, 8)
+    assert_same_run(execute(config, QUIET).folder, whole.folder)
 
 
 def test_position_is_what_makes_it_so(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
     """The control: the same checkpoint with its place in the epoch forgotten does not give the same bits."""
     config = small(tmp_path)
-    folder = record.open_folder(config)
-    with pytest.raises(InterruptedRun):
-        run(config, folder, stop_after(7))
-    path = folder / "checkpoints" / record.RESUME
+    path = interrupt(config, 7) / "checkpoints" / record.RESUME
     checkpoints.save(path, {**checkpoints.load(path), "batch": 0})
-    execute(config, QUIET)
+    folder = execute(config, QUIET).folder
     assert not all(
         torch.equal(a, b)
         for a, b in zip(trained(folder).values(), trained(undisturbed("edge_popup")).values(), strict=True)
@@ -183,11 +179,8 @@ def test_position_is_what_makes_it_so(tmp_path: Path, undisturbed: Callable[[str
 @pytest.mark.parametrize("damage", ["cut", "flip", "both"])
 def test_damaged_checkpoint_is_noticed(damage: str, tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
     config = small(tmp_path)
-    folder = record.open_folder(config)
     for count in (3, 4):
-        with pytest.raises(InterruptedRun):
-            run(config, folder, stop_after(count))
-    newest = folder / "checkpoints" / record.RESUME
+        newest = interrupt(config, count) / "checkpoints" / record.RESUME
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
@@ -198,7 +191,7 @@ def test_damaged_checkpoint_is_noticed(damage: str, tmp_path: Path, undisturbed:
     assert outcome.state == "done"
     assert "damaged" in said[0]
     assert ("starts anew" if damage == "both" else "goes on from the one before") in said[0]
-    assert_same_run(folder, undisturbed("edge_popup"))
+    assert_same_run(outcome.folder, undisturbed("edge_popup"))
 
 
 def test_checkpoint_cannot_run_code(tmp_path: Path) -> None:
@@ -231,7 +224,7 @@ def test_diverged_run_fails_and_leaves_its_traceback(method: str, lr: float, tmp
     outcome = execute(config, QUIET)
     assert outcome.state == "failed"
     assert "diverged" in outcome.message
-    assert "Traceback" in (outcome.folder / record.ERROR).read_text()
+    assert "Traceback" in (record.working(outcome.folder) / record.ERROR).read_text()
     assert record.read_result(outcome.folder) is None
 
 
@@ -239,13 +232,16 @@ def test_busy_run_is_left_alone(tmp_path: Path) -> None:
     config = small(tmp_path)
     folder = record.open_folder(config)
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from hidden_subnet.record import locked\n"
-         "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()", folder],
+        [sys.executable, "-c", "import sys; from pathlib import Path; from hidden_subnet import claims\n"
+         "folder = Path(sys.argv[1]); me = claims.this_process('', 90)\n"
+         "claims.take(folder, me, claims.Observer(folder.parent)); print('held', flush=True); sys.stdin.read()", folder],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    assert execute(config, QUIET).state == "busy"
+    outcome = execute(config, QUIET)
+    assert outcome.state == "busy"
+    assert f"process {holder.pid}" in outcome.message
     holder.kill()
     holder.wait()
     assert execute(config, QUIET).state == "done"

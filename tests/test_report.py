@@ -4,13 +4,14 @@ import json
 import math
 import re
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from hidden_subnet import claims, record
 from hidden_subnet.config import (
     METHODS,
     Config,
@@ -80,6 +81,8 @@ def finish(out: Path, what: Config, top1: float, **changes: Any) -> Path:
         "untrained": {"unpruned": untrained, "first_mask": None if dense else {**untrained, "top1": 0.0625}},
         "last": last,
         "best": last,
+        "collapsed": False,
+        "dead_layer": None,
         "weights": 1000,
         "kept": round(1000 * density),
         "parameters": 1000,
@@ -94,9 +97,30 @@ def finish(out: Path, what: Config, top1: float, **changes: Any) -> Path:
     return folder
 
 
+def attempt(folder: Path, owner: claims.Owner, state: str | None = None, message: str = "") -> Path:
+    """The newest attempt at the run of `folder`, as `owner` leaves it that ended in `state`, or is at it."""
+    number = 1 + max([0, *record.attempts(folder)])
+    made = folder / "attempts" / str(number)
+    made.mkdir(parents=True)
+    (made / "claim.json").write_text(json.dumps(asdict(owner)))
+    if state is not None:
+        claims.end(made, state, message)
+    return made
+
+
+def me() -> claims.Owner:
+    return claims.this_process("test", silent_seconds=90)
+
+
+def dead() -> claims.Owner:
+    """A process of this machine that has ended."""
+    return replace(me(), started="0")
+
+
 def fail(out: Path, what: Config, error: str) -> Path:
     folder = queue(out, what)
-    (folder / "error.txt").write_text(f"Traceback (most recent call last):\n  ...\n{error}\n\n")
+    failed = attempt(folder, me(), "failed", error)
+    (failed / "error.txt").write_text(f"Traceback (most recent call last):\n  ...\n{error}\n\n")
     return folder
 
 
@@ -122,10 +146,12 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
 def test_a_folder_tells_its_state(tmp_path: Path) -> None:
     done = finish(tmp_path, config(seed=0), 0.9)
     failed = fail(tmp_path, config(seed=1), "RuntimeError: out of memory")
-    stopped, torn, waiting = (queue(tmp_path, config(seed=seed)) for seed in (2, 3, 4))
-    for folder, name in ((stopped, "resume.ckpt"), (torn, "resume.ckpt.old")):
-        (folder / "checkpoints").mkdir()
-        (folder / "checkpoints" / name).touch()
+    stopped, waiting, running, killed, told = (queue(tmp_path, config(seed=seed)) for seed in range(2, 7))
+    attempt(stopped, me(), "interrupted", "stopped and saved in epoch 1 after batch 3")
+    attempt(running, dead(), "failed", "ValueError: no")
+    attempt(running, me())
+    attempt(killed, dead())
+    attempt(told, dead(), "lost", "the process of the run died of SIGKILL (out of memory?)")
     (tmp_path / ".sweeps").mkdir()
     (tmp_path / "results.csv").touch()
 
@@ -134,17 +160,12 @@ def test_a_folder_tells_its_state(tmp_path: Path) -> None:
         done.name: ("done", ""),
         failed.name: ("failed", "RuntimeError: out of memory"),
         stopped.name: ("interrupted", ""),
-        torn.name: ("interrupted", ""),
         waiting.name: ("queued", ""),
+        running.name: ("running", ""),
+        killed.name: ("lost", f"the process of the run died ({dead()})"),
+        told.name: ("lost", "the process of the run died of SIGKILL (out of memory?)"),
     }
     assert list(states) == sorted(states)
-
-
-def test_the_caller_knows_what_is_running(tmp_path: Path) -> None:
-    # A failed run that is tried again keeps its error.txt until it is done.
-    again, done = fail(tmp_path, config(seed=1), "RuntimeError: no"), finish(tmp_path, config(seed=0), 0.9)
-    states = {run.name: run.state for run in read_runs(tmp_path, running={again.name, done.name})}
-    assert states == {again.name: "running", done.name: "done"}
 
 
 def test_a_run_says_what_it_is_and_how_accurate(tmp_path: Path) -> None:
@@ -217,6 +238,31 @@ def test_failed_and_missing_runs_are_counted(tmp_path: Path) -> None:
     assert (some.n, some.state) == (2, "2 done, 1 failed, 1 queued")
     assert some.mean == pytest.approx(0.92)
     assert (none.n, none.mean, none.std, none.seconds, none.state) == (0, None, None, None, "1 failed")
+
+
+def test_collapsed_runs_count_and_are_counted(tmp_path: Path) -> None:
+    finish(tmp_path, config(seed=0), 0.90)
+    folder = finish(tmp_path, config(seed=1), 0.10, collapsed=True, dead_layer="fc2")
+    fail(tmp_path, config(seed=2), "ValueError: no")
+    finish(tmp_path, config("dense"), 0.10, collapsed=True)
+    (dense, line) = summarise(read_runs(tmp_path))
+    assert (line.n, line.state, line.collapsed) == (2, "2 done, 1 failed, 1 collapsed", (False, True))
+    assert line.mean == pytest.approx(0.5)
+    assert dense.state == "done, 1 collapsed"
+    row = read_csv(write_results(tmp_path))[folder.name]
+    assert (row["state"], row["collapsed"], row["dead_layer"]) == ("done", "true", "fc2")
+    texts = svg_texts(draw(read_runs(tmp_path), tmp_path / "figure")[1])
+    assert "digits · conv2 · signed_constant · n = 1 to 2 · 2 collapsed" in texts
+    assert any(text.endswith("Hollow: collapsed.") for text in texts)
+
+
+def test_runs_of_a_version_that_did_not_look_for_collapse(tmp_path: Path) -> None:
+    folder = finish(tmp_path, config(), 0.10)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({k: v for k, v in result.items() if k != "collapsed"}))
+    (line,) = summarise(read_runs(tmp_path))
+    assert (line.state, line.collapsed) == ("done", (False,))
+    assert read_csv(write_results(tmp_path))[folder.name]["collapsed"] == ""
 
 
 def test_dense_is_one_line_without_a_rate(tmp_path: Path) -> None:
@@ -327,6 +373,8 @@ def test_results_has_a_row_a_run(tmp_path: Path) -> None:
         "first_mask_top1": "0.0625",
         "last_epoch": "15",
         "last_test_top1": "0.9",
+        "collapsed": "false",
+        "dead_layer": "",
         "best_test_top1": "0.9",
         "weights": "1000",
         "host": "'=cmd",

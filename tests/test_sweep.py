@@ -1,6 +1,7 @@
 """Whole sweeps through the command line, as a user starts, breaks and repeats them."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hidden_subnet import record
+from hidden_subnet import claims, record
 from hidden_subnet.report.runs import read_runs
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
@@ -64,8 +65,9 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "FloatingPointError" in said.stdout
     for run in read_runs(tmp_path / "runs"):
         if run.state == "failed":
-            assert "diverged" in (run.folder / record.ERROR).read_text()
-            assert str(run.folder / record.ERROR) in said.stdout
+            error = record.working(run.folder) / record.ERROR
+            assert "diverged" in error.read_text()
+            assert str(error) in said.stdout
 
 
 def test_dense_is_run_once_a_seed(tmp_path: Path) -> None:
@@ -100,8 +102,8 @@ def wait_for_rows(cwd: Path, runs: int) -> None:
     """Until `runs` runs are under way, at least one epoch in."""
     end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
-        folders = [path.parent for path in (cwd / "runs").glob("*/metrics.jsonl")]
-        if sum(len(record.read_rows(folder)) >= 2 for folder in folders) >= runs:
+        folders = [path.parent for path in (cwd / "runs").glob("*/config.yaml")]
+        if sum(record.count_rows(record.working(folder)) >= 2 for folder in folders) >= runs:
             return
         time.sleep(0.05)
     pytest.fail("no run got under way")
@@ -132,17 +134,20 @@ def test_interrupted_sweep_goes_on_to_the_same_bits(number: signal.Signals, tmp_
 def test_killed_run_is_reported_and_the_others_finish(tmp_path: Path) -> None:
     sweep = start(tmp_path, "-m", *LONG, "hydra.launcher.workers=2")
     wait_for_rows(tmp_path, 2)
-    children = subprocess.run(["pgrep", "-f", "forkserver"], capture_output=True, text=True).stdout.split()
-    # A run's process is a child of the fork server and leads a session of its own; the fork server itself does not.
-    runs = [int(pid) for pid in children if os.getsid(int(pid)) == int(pid) and int(pid) != sweep.pid]
-    locks = {int(pid) for pid in runs if str(tmp_path) in os.readlink(f"/proc/{pid}/fd/1")}
-    os.kill(locks.pop(), signal.SIGKILL)
+    victim = next(run for run in read_runs(tmp_path / "runs") if run.state == "running")
+    pid = claims.owner_pid(record.working(victim.folder))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     said, _ = sweep.communicate(timeout=TIMEOUT)
     assert sweep.returncode == 1
-    assert "SIGKILL" in said
-    assert sorted(row["state"] for row in results(tmp_path)) == ["done", "done", "done", "queued"]
+    assert f"lost: {victim.name}: the process of the run died of SIGKILL (out of memory?)" in said
+    states = {row["name"]: row["state"] for row in results(tmp_path)}
+    assert states.pop(victim.name) == "lost"
+    assert list(states.values()) == ["done"] * 3
     assert launch(tmp_path, "-m", *LONG).returncode == 0
     assert {row["state"] for row in results(tmp_path)} == {"done"}
+    attempts = json.loads((victim.folder / record.PROVENANCE).read_text())["attempts"]
+    assert [(entry["number"], entry["state"]) for entry in attempts] == [(1, "lost"), (2, "done")]
 
 
 @pytest.mark.parametrize("seconds", [2, 4, 6])
@@ -161,26 +166,22 @@ def test_runs_save_and_stop_when_the_launcher_is_killed(tmp_path: Path) -> None:
     sweep.kill()
     sweep.wait()
     end = time.monotonic() + TIMEOUT
-    while not all((run.folder / "checkpoints" / record.RESUME).exists() for run in read_runs(tmp_path / "runs")):
+    while not {run.state for run in read_runs(tmp_path / "runs")} == {"interrupted"}:
         assert time.monotonic() < end
         time.sleep(0.1)
+    for run in read_runs(tmp_path / "runs"):
+        assert (record.working(run.folder) / "checkpoints" / record.RESUME).exists()
 
 
 def test_forced_run_that_cannot_start_is_not_reported_as_done(tmp_path: Path) -> None:
     assert launch(tmp_path, "-m", "prune_rate=0.5", *SMALL).returncode == 0
     [run] = read_runs(tmp_path / "runs")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
-         "print('held', flush=True); sys.stdin.read()", run.folder / ".lock"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    settings = run.folder / record.CONFIG
+    settings.write_text(settings.read_text().replace("prune_rate: 0.5", "prune_rate: 0.6"))
     said = launch(tmp_path, "-m", "prune_rate=0.5", "force=true", *SMALL)
-    holder.kill()
-    holder.wait()
     assert said.returncode == 1
-    assert "busy" in said.stdout
+    assert "does not describe the run" in said.stdout
+    assert "Traceback" not in said.stderr
 
 
 def test_many_runs_need_few_file_descriptors(tmp_path: Path) -> None:

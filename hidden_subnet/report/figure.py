@@ -106,8 +106,18 @@ def _draw_series(axes: Axes, lines: Sequence[Line], index: int, aside: float) ->
     high = [mean + half for mean, half in zip(means, halves, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(x, means, style, color=colour, zorder=3)
-    seeds = [(place, 100 * top1) for place, line in zip(x, lines, strict=True) for top1 in line.accuracies]
-    axes.plot(*zip(*seeds, strict=True), marker, color=colour, markeredgecolor="white", zorder=4)
+    for hollow in (False, True):
+        seeds = [
+            (place, 100 * top1)
+            for place, line in zip(x, lines, strict=True)
+            for top1, collapsed in zip(line.accuracies, line.collapsed, strict=True)
+            if collapsed is hollow
+        ]
+        if seeds:
+            face, edge = ("white", colour) if hollow else (colour, "white")
+            width = 1.2 if hollow else STYLE["lines.markeredgewidth"]
+            places, values = zip(*seeds, strict=True)
+            axes.plot(places, values, marker, color=face, markeredgecolor=edge, markeredgewidth=width, zorder=4)
     # A line or a band that has a single point cannot be seen.
     beside = zip([math.nan, *halves[:-1]], [*halves[1:], math.nan], strict=True)
     bars = [half if all(map(math.isnan, two)) else math.nan for half, two in zip(halves, beside, strict=True)]
@@ -187,7 +197,7 @@ def label(line: Line) -> str:
 
 
 def subtitle(done: Sequence[Run], lines: Sequence[Line]) -> str:
-    """Data and model, method and init where all runs share them, and the number of runs behind a point."""
+    """Data and model, method and init where all runs share them, runs behind a point, and how many collapsed."""
     words = []
     for path, most in (("data", 2), ("model", 3), ("method", 1), ("init", 1)):
         names = sorted({str(dig(run.projection, f"{path}.name")) for run in done})
@@ -195,15 +205,18 @@ def subtitle(done: Sequence[Run], lines: Sequence[Line]) -> str:
             words.append(", ".join(names))
     counts = sorted({line.n for line in lines})
     words.append(f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}")
+    if collapsed := sum(sum(line.collapsed) for line in lines):
+        words.append(f"{collapsed} collapsed")
     return " · ".join(words)
 
 
 def caption(lines: Sequence[Line]) -> str:
+    hollow = " Hollow: collapsed." if any(any(line.collapsed) for line in lines if line.prune_rate is not None) else ""
     if max(line.n for line in lines) == 1:
-        return "Test accuracy at the last epoch; each point is one run."
+        return "Test accuracy at the last epoch; each point is one run." + hollow
     if len({line.prune_rate for line in lines} - {None}) == 1:
-        return "Test accuracy at the last epoch. Dots: seeds; bar: mean and its 95 % t-interval."
-    return "Test accuracy at the last epoch. Dots: seeds; line: mean; band: 95 % t-interval of the mean."
+        return "Test accuracy at the last epoch. Dots: seeds; bar: mean and its 95 % t-interval." + hollow
+    return "Test accuracy at the last epoch. Dots: seeds; line: mean; band: 95 % t-interval of the mean." + hollow
 
 
 def half_width(values: Sequence[float]) -> float:

@@ -31,6 +31,8 @@ OUTCOME = {
     "last_test_top1": "last.test.top1",
     "last_test_loss": "last.test.loss",
     "last_test_top5": "last.test.top5",
+    "collapsed": "collapsed",
+    "dead_layer": "dead_layer",
     "best_epoch": "best.epoch",
     "best_validation_top1": "best.validation.top1",
     "best_test_top1": "best.test.top1",

@@ -1,7 +1,6 @@
 """Run folders read back: what was asked for, how far it got, what came out."""
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ try:
 except ImportError:  # PyYAML built without libyaml: the same result in ten times the 0.5 ms a file
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
+from hidden_subnet.claims import Observer, standing
 from hidden_subnet.config import from_dict
 from hidden_subnet.identity import projection
-from hidden_subnet.record import CONFIG, ERROR, RESULT, RESUME
+from hidden_subnet.record import CONFIG, ERROR, RESULT, working
 
-STATES = ("done", "failed", "interrupted", "running", "queued")
+STATES = ("done", "failed", "lost", "interrupted", "running", "queued")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Run:
     state: str
     """One of STATES."""
     error: str = ""
-    """The last line of error.txt, or what is wrong with the folder."""
+    """The last line of error.txt, how its process died, or what is wrong with the folder."""
 
     @property
     def name(self) -> str:
@@ -49,19 +49,24 @@ class Run:
         return number(dig(self.result, "last.test.top1"))
 
     @property
+    def collapsed(self) -> bool:
+        """Done, trained, and no better than guessing on the test images; its accuracy counts all the same."""
+        return dig(self.result, "collapsed") is True
+
+    @property
     def untrained_top1(self) -> float | None:
         """Test accuracy before any training, 0 to 1: under the first mask, unpruned where there is none."""
         masked = number(dig(self.result, "untrained.first_mask.top1"))
         return number(dig(self.result, "untrained.unpruned.top1")) if masked is None else masked
 
 
-def read_runs(out: Path, running: Collection[str] = ()) -> list[Run]:
-    """Every run folder of `out` in the order of names; `running` names those that a process works on now."""
-    folders = sorted(path.parent for path in out.glob(f"*/{CONFIG}"))
-    return [read_run(folder, running=folder.name in running) for folder in folders]
+def read_runs(out: Path) -> list[Run]:
+    """Every run folder of `out` in the order of names."""
+    observer = Observer(out)
+    return [read_run(path.parent, observer) for path in sorted(out.glob(f"*/{CONFIG}"))]
 
 
-def read_run(folder: Path, running: bool = False) -> Run:
+def read_run(folder: Path, observer: Observer | None = None) -> Run:
     """Never raises on a folder's content: one that cannot be read is a failed run that says why."""
     settings: dict[str, Any] = {}
     what: dict[str, Any] = {}
@@ -73,7 +78,7 @@ def read_run(folder: Path, running: bool = False) -> Run:
                 what = projection(from_dict(settings))
             except ValueError as error:
                 raise ValueError(f"{CONFIG}: {error}") from None
-            return Run(folder, settings, what, None, *_unfinished(folder, running))
+            return Run(folder, settings, what, None, *_unfinished(folder, observer or Observer(folder.parent)))
         if number(dig(result, "last.test.top1")) is None or not isinstance(result.get("projection"), dict):
             raise ValueError("result.json: has no test accuracy or no projection; remove it and run again")
         return Run(folder, settings, result["projection"], result, "done")
@@ -81,13 +86,10 @@ def read_run(folder: Path, running: bool = False) -> Run:
         return Run(folder, settings, what, None, "failed", f"cannot be read: {' '.join(str(error).split())}")
 
 
-def _unfinished(folder: Path, running: bool) -> tuple[str, str]:
-    if running:
-        return "running", ""
-    if (folder / ERROR).exists():
-        return "failed", _last_line(folder / ERROR)
-    saved = (folder / "checkpoints" / name for name in (RESUME, f"{RESUME}.old"))
-    return ("interrupted" if any(path.exists() for path in saved) else "queued"), ""
+def _unfinished(folder: Path, observer: Observer) -> tuple[str, str]:
+    now = standing(folder, observer)
+    error = working(folder) / ERROR
+    return now.state, (_last_line(error) if error.exists() else "") or now.message * (now.state in ("failed", "lost"))
 
 
 def _last_line(path: Path) -> str:

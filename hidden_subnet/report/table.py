@@ -32,9 +32,11 @@ class Line:
     """Mean test accuracy before training, under the first mask, 0 to 1."""
     accuracies: tuple[float, ...]
     """Test accuracy at the last epoch of each run that is done, 0 to 1."""
+    collapsed: tuple[bool, ...]
+    """Of the same runs: whether that accuracy is at chance although the run was trained."""
     seconds: float | None
     state: str
-    """"done", or a count of each state that occurs, as in "2 done, 1 failed"."""
+    """"done", or a count of each state that occurs, as in "2 done, 1 failed"; then ", 1 collapsed" of those done."""
 
     @property
     def n(self) -> int:
@@ -55,7 +57,7 @@ def summarise(runs: Iterable[Run]) -> list[Line]:
     groups: dict[str, list[Run]] = {}
     for run in distinct(runs):
         groups.setdefault(_key({**run.projection, "seeds": None}), []).append(run)
-    flats = {key: _flat(members[0].projection) for key, members in groups.items()}
+    flats = {key: flat(members[0].projection) for key, members in groups.items()}
     shown = varying([flat for flat in flats.values() if flat])
     names = short_names(shown)
     lines = [_line({names[path]: flats[key].get(path) for path in shown}, members) for key, members in groups.items()]
@@ -97,7 +99,10 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 def _line(settings: dict[str, Any], members: Sequence[Run]) -> Line:
     done = [run for run in members if run.state == "done"]
     count = Counter(run.state for run in members)
+    measured = [run for run in done if run.test_top1 is not None]
+    collapsed = sum(run.collapsed for run in measured)
     states = [f"{count[state]} {state}" for state in STATES if count[state]]
+    state = "done" if len(done) == len(members) else ", ".join(states)
     return Line(
         settings=settings,
         method=members[0].method,
@@ -105,9 +110,10 @@ def _line(settings: dict[str, Any], members: Sequence[Run]) -> Line:
         density=_mean([dig(run.result, "density") for run in done]),
         chance=_mean([dig(run.result, "chance") for run in done]),
         untrained=_mean([run.untrained_top1 for run in done]),
-        accuracies=tuple(run.test_top1 for run in done if run.test_top1 is not None),
+        accuracies=tuple(float(run.test_top1 or 0) for run in measured),
+        collapsed=tuple(run.collapsed for run in measured),
         seconds=_mean([dig(run.result, "seconds") for run in done]),
-        state="done" if len(done) == len(members) else ", ".join(states),
+        state=state + f", {collapsed} collapsed" * bool(collapsed),
     )
 
 
@@ -120,14 +126,15 @@ def _key(projection: dict[str, Any]) -> str:
     return json.dumps(projection, sort_keys=True)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"lr": 0.1}}` as `{"train.lr": 0.1}`, lists as text."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
-    return flat
+            found[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return found
 
 
 def _order(line: Line) -> tuple[Any, ...]:

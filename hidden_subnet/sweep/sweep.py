@@ -1,83 +1,120 @@
 """A sweep from its configs to its table and figure; what is done already is not run again."""
 
-import hashlib
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
-from hidden_subnet import record
+from rich.console import Console
+
+from hidden_subnet import claims, provenance, record
+from hidden_subnet.claims import Observer
 from hidden_subnet.config import Config
-from hidden_subnet.identity import folder_name
-from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import make_console
-from hidden_subnet.report.figure import draw
-from hidden_subnet.report.results import write_results
-from hidden_subnet.report.runs import read_run
+from hidden_subnet.report.runs import STATES, read_run
 from hidden_subnet.report.table import summarise, table
-from hidden_subnet.sweep.pool import ENDED, Job, plan_slots, run_all
+from hidden_subnet.sweep import manifest
+from hidden_subnet.sweep.job import Job, jobs_of
+from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.view import View
 
-
-def sweep_name(label: str, configs: list[Config]) -> str:
-    """`label` and 8 hex digits of the ids of its runs: the same runs are the same sweep."""
-    ids = sorted(folder_name(config) for config in configs)
-    return f"{label[:40]}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:8]}"
+Execute = Callable[[Sweep, list[Job], Console], str]
+"""Have the jobs executed; returns why it stopped before all were, or "". """
 
 
-def run_sweep(configs: list[Config], label: str, workers: int | None) -> tuple[list[Job], int]:
-    """Execute what is not done, print table and paths; returns the jobs and the exit code."""
-    name = sweep_name(label, configs)
-    jobs = [Job(config, record.folder_of(config)) for config in configs]
-    for job in jobs:
-        if not job.config.force and record.read_result(job.folder) is not None:
-            job.state = "skipped"
-    todo = [job.config for job in jobs if job.state == "queued"]
+def run_sweep(configs: list[Config], label: str, workers: int | None, jobs_per_gpu: int = 1) -> tuple[list[Job], int]:
+    """A sweep on this machine, in as many slots as it has GPUs or cores (or `workers`); the jobs and the exit code."""
+    return launch(configs, label, partial(_execute_here, workers, jobs_per_gpu))
+
+
+def launch(configs: list[Config], label: str, execute: Execute) -> tuple[list[Job], int]:
+    """Have `execute` do what is not done, print table and paths; returns the jobs and the exit code."""
     console = make_console()
-    done = len(jobs) - len(todo)
-    already = f", {done} of them finished before (force=true runs them anew)" if done else ""
-    console.print(f"sweep {name}: {count(len(jobs))}{already}", highlight=False, soft_wrap=True)
+    known = [config for config in configs if not config.force and _is_done(config)]
+    already = f", {len(known)} of them finished before (force=true runs them anew)" if known else ""
+    name = manifest.sweep_name(label, configs)
+    console.print(f"sweep {name}: {count(len(configs))}{already}", highlight=False, soft_wrap=True)
+    todo = [config for config in configs if config.force or not _is_done(config)]
     if todo:
+        from hidden_subnet.prepare import prepare  # here is where torch loads
+
         prepare(todo)
+    sweep = manifest.write(configs, label, provenance.of_command())
+    jobs, reason = jobs_of(sweep, Observer(sweep.out)), ""
+    if any(job.state != "skipped" for job in jobs):  # another command may have done them since
         started = time.monotonic()
-        slots = plan_slots(todo, workers)
+        reason = execute(sweep, jobs, console)
+        console.print(f"{standing(jobs)} in {time.monotonic() - started:.0f} s", highlight=False)
+    code = finish(sweep, jobs, console)
+    if reason:
+        forced = any(config.force for config in configs)
         console.print(
-            f"{slots.count} at a time, {slots.threads} thread{'s' * (slots.threads > 1)} each; "
-            f"each run writes to {Path(configs[0].out).absolute()}",
+            f"stopped ({reason}): the same command goes on where it was" + " (without force=true)" * forced,
             highlight=False,
             soft_wrap=True,
         )
-        with View(console) as view:
-            run_all(jobs, slots, name, view.update)
-        ended = sum(job.state in ENDED for job in jobs)
-        console.print(f"{count(ended)} in {time.monotonic() - started:.0f} s", highlight=False)
-    failed = finish(configs, name, {job.folder: job for job in jobs})
-    if any(job.state == "interrupted" or job.state == "queued" for job in jobs):
-        forced = any(job.config.force for job in jobs)
-        console.print("stopped: the same command goes on where it was" + " (without force=true)" * forced)
-        return jobs, 130
-    # By the jobs as well: with force=true a run that failed just now still has its earlier result.
-    return jobs, 1 if failed or any(job.state in ("failed", "busy") for job in jobs) else 0
+        return jobs, 1 if any(job.final for job in jobs) else 130
+    return jobs, code
+
+
+def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: list[Job], console: Console) -> str:
+    from hidden_subnet.sweep.pool import plan_slots
+    from hidden_subnet.sweep.worker import work
+
+    slots = plan_slots([job.config for job in jobs if job.state != "skipped"], workers, jobs_per_gpu)
+    console.print(
+        f"{slots.count} at a time, {slots.threads} thread{'s' * (slots.threads > 1)} each; "
+        f"each run writes to {sweep.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with View(console) as view:
+        return work(sweep, slots, view.update, jobs=jobs).reason
+
+
+def _is_done(config: Config) -> bool:
+    return (record.folder_of(config) / record.RESULT).exists()
 
 
 def count(runs: int) -> str:
     return f"{runs} run{'s' * (runs != 1)}"
 
 
-def finish(configs: list[Config], name: str, jobs: dict[Path, Job] | None = None) -> bool:
-    """Write results.csv and the figure, print the table and the failures; true if a run is not done."""
-    console = make_console()
-    out = Path(configs[0].out).absolute()
-    folders = [record.folder_of(config) for config in configs]
-    runs = [read_run(folder) for folder in folders if (folder / record.CONFIG).exists()]
+def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
+    """Write results.csv and the figure, print the table and the failures; the exit code: 0 if every run is done."""
+    from hidden_subnet.report.figure import draw
+    from hidden_subnet.report.results import write_results
+
+    for folder in sweep.runs:
+        if (folder / record.RESULT).exists():
+            claims.settle(folder)  # its owner may have died between the commit and this
+    runs = [read_run(folder) for folder in sweep.runs if (folder / record.CONFIG).exists()]
     if runs:
         console.print(table(summarise(runs)))
-    failures = [job for job in (jobs or {}).values() if job.state in ("failed", "busy")]
+    failures = [job for job in jobs if job.state in ("failed", "lost")]
     for job in failures[:10]:
         console.print(f"{job.state}: {job.folder.name}: {job.message}", style="red", highlight=False, soft_wrap=True)
-        if (job.folder / record.ERROR).exists():
-            console.print(f"  traceback: {job.folder / record.ERROR}", highlight=False, soft_wrap=True)
+        error = record.working(job.folder) / record.ERROR
+        if error.exists():
+            console.print(f"  traceback: {error}", highlight=False, soft_wrap=True)
     if len(failures) > 10:
-        console.print(f"... and {len(failures) - 10} more; their error.txt tell why")
-    drawn = draw(runs, out / "figures" / name, title="")
-    for path in [write_results(out), *drawn]:
+        console.print(f"... and {len(failures) - 10} more: python -m hidden_subnet status {sweep.folder}")
+    if failures:
+        console.print("the same command runs these again, from where they were", highlight=False)
+    drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
+    for path in [write_results(sweep.out), *drawn]:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    return any(run.state != "done" for run in runs) or len(runs) < len(configs)
+    # By the jobs as well: a forced run that failed just now may still have its earlier result.
+    return int(failures != [] or len(runs) < len(sweep.configs) or any(run.state != "done" for run in runs))
+
+
+def standing(jobs: list[Job]) -> str:
+    """ "3 done, 1 failed": those that this command had to do, by their states."""
+    count = Counter(job.state for job in jobs if job.state != "skipped")
+    return ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
+
+
+def finish_jobs(configs: list[Config], label: str) -> int:
+    """The end of a sweep whose jobs one of Hydra's own launchers has executed; the exit code."""
+    sweep = manifest.write(configs, label, provenance.of_command())
+    return finish(sweep, jobs_of(sweep, Observer(sweep.out)), make_console())

@@ -1,6 +1,7 @@
 """Hydra's and OmegaConf's complaints in one line: the value, the rule, the choices, what to do."""
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable
 
@@ -20,6 +21,8 @@ def one_line(error: BaseException) -> str:
     while (cause := _cause(chain[-1])) is not None and cause not in chain:
         chain.append(cause)
     for each in chain:
+        if isinstance(each, MissingConfigException) and (needed := _package_of(each.missing_cfg_file or "")):
+            return needed
         if isinstance(each, MissingConfigException) and each.missing_cfg_file and each.options is not None:
             path = each.missing_cfg_file
             group, _, name = path.rpartition("/") if path.startswith("hydra/") else path.partition("/")
@@ -44,9 +47,24 @@ def one_line(error: BaseException) -> str:
         return f"{said}; a value with other than letters, digits and -._/ is quoted, as in 'out=\"my runs\"'"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]}: several values make a sweep: add -m (a list is written key=[value,value])"
+    if found := re.search(r"Sweep parameters '([^']+)' requires --multirun", text):
+        return f"{found[1]}: several values make a sweep: add -m"
     if found := re.search(r"field '([\w.]+)' is not Optional", text):
         return f"{found[1]}: null is no value for it"
     return text[:300]
+
+
+def _package_of(missing: str) -> str | None:
+    """What to install for an option that a plugin of Hydra's brings."""
+    if missing.startswith("hydra/sweeper/sampler"):
+        option, package, extra = "hydra/sweeper=optuna", "hydra-optuna-sweeper", "optuna"
+    elif missing.startswith("hydra/launcher/joblib"):
+        option, package, extra = "hydra/launcher=joblib", "hydra-joblib-launcher", "joblib"
+    else:
+        return None
+    if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}"):
+        return None
+    return f"{option}: needs the package {package}: pip install {package} (or pip install -e '.[{extra}]')"
 
 
 def _cause(error: BaseException) -> BaseException | None:

@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -24,7 +25,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
-from hydra_plugins.hidden_subnet.compose import compose_job
+from hydra_plugins.hidden_subnet.compose import Composer
+from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
 
 @dataclass
@@ -37,6 +39,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=GridSweepe
 
 class GridSweeper(Sweeper):  # type: ignore[misc]
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        refuse_secrets_in(config)
         self.context = hydra_context
         self.config = config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
@@ -48,10 +51,11 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         jobs = expand(parser, arguments, grids(self.config))
         if not jobs:
             raise ConfigError(f"{' '.join(arguments)}: there is nothing to run; one of the settings has no values")
+        composer = Composer(self.context, self.config)
         configs: dict[str, Config] = {}
         overrides: list[Sequence[str]] = []
         for job in jobs:
-            config = compose_job(self.context, self.config, job)
+            config = composer.compose(job)
             if config.out != next(iter(configs.values()), config).out:
                 raise ConfigError(f"out={config.out}: a sweep writes to one folder; give out one value")
             name = folder_name(config)
@@ -64,22 +68,36 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
                 "the others differ in nothing that changes the result of their method"
             )
         label = self.config.hydra.runtime.choices.get("sweep") or "-".join(_varying(jobs)) or "sweep"
+        if any(config.plan for config in configs.values()):
+            from hidden_subnet.report.plan import print_plan
+
+            print_plan(list(configs.values()))
+            return []
         # Imported here: Hydra's search for plugins executes their modules a second time, and the class that it
         # instantiates is the later one.
         from hydra_plugins.hidden_subnet.local_launcher import LocalLauncher
 
         if isinstance(self.launcher, LocalLauncher):
             return self.launcher.execute(list(configs.values()), overrides, label)
-        from hidden_subnet.prepare import prepare
-        from hidden_subnet.sweep.sweep import finish, sweep_name
+        returns = launch_jobs(self.launcher, overrides, list(configs.values()), label)
+        from hidden_subnet.sweep.sweep import finish_jobs
 
-        name = sweep_name(label, list(configs.values()))
-        prepare(list(configs.values()))
-        os.environ["HIDDEN_SUBNET_SWEEP"] = name  # to the jobs of Hydra's own launchers, which know overrides only
-        returns = self.launcher.launch(overrides, initial_job_idx=0)
-        if finish(list(configs.values()), name):
-            sys.exit(1)
+        if code := finish_jobs(list(configs.values()), label):
+            sys.exit(code)
         return returns
+
+
+def launch_jobs(
+    launcher: Launcher, overrides: Sequence[Sequence[str]], configs: list[Config], label: str, first: int = 0
+) -> Sequence[JobReturn]:
+    """Through one of Hydra's own launchers, which know overrides only."""
+    from hidden_subnet.prepare import prepare
+    from hidden_subnet.sweep.manifest import sweep_name
+
+    prepare(configs)
+    os.environ["HIDDEN_SUBNET_SWEEP"] = sweep_name(label, configs)  # for their jobs
+    returns: Sequence[JobReturn] = launcher.launch(overrides, initial_job_idx=first)
+    return returns
 
 
 def grids(config: DictConfig) -> list[dict[str, Any]]:

@@ -1,0 +1,65 @@
+"""Which sweep or run the user means: its folder, its name, or a beginning of it that no other has."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from hidden_subnet.check import ConfigError
+from hidden_subnet.record import ATTEMPTS, CONFIG
+from hidden_subnet.sweep import manifest
+
+DIGITS = 12
+"""Of a run's id, which end the name of its folder."""
+
+
+def output_folder(out: Path) -> Path:
+    """`out` itself; raises ConfigError where there is no such folder."""
+    if not out.is_dir():
+        raise ConfigError(f"{out.absolute()} is no folder; name the one of the runs with --out")
+    return out
+
+
+def find_sweep(out: Path, name: str) -> Path:
+    """The sweep's folder; raises ConfigError for none and for more than one."""
+    if (Path(name) / manifest.MANIFEST).is_file():
+        return Path(name).absolute()
+    folders = {folder.name: folder for folder in manifest.find(output_folder(out))}
+    return folders[_choose(name, list(folders), "sweep", out)].absolute()
+
+
+def find_run(out: Path, name: str) -> Path:
+    """The run's folder; the last 12 hex digits of its id name it too. Raises as `find_sweep` does."""
+    if is_run(Path(name)):
+        return Path(name).absolute()
+    return (out / _choose(name, [folder.name for folder in run_folders(out)], "run", out)).absolute()
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() or (folder / ATTEMPTS).is_dir()
+
+
+def run_folders(out: Path) -> list[Path]:
+    return sorted(folder for folder in output_folder(out).iterdir() if is_run(folder))
+
+
+def _choose(name: str, known: list[str], what: str, out: Path) -> str:
+    """`known` begins with the newest sweep."""
+    where = out.absolute()
+    if name in known:
+        return name
+    if not known:
+        raise ConfigError(f"{where} holds no {what}s; name another folder with --out")
+    ends = [each for each in known if len(name) == DIGITS and each.endswith(f"-{name}")] if what == "run" else []
+    found = ends or [each for each in known if name and each.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{len(found)} {what}s begin with {name!r}: {_some(found)}; say more of the name")
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"the nearest is {near[0]}" if near else f"there are {_some(known)}"
+    raise ConfigError(f"no {what} in {where} is called {name!r}; {hint}")
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,225 @@
+"""What a command would run, and how long it may take (plan=true). Runs nothing, writes nothing, needs no torch."""
+
+import heapq
+import json
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hidden_subnet import claims, record
+from hidden_subnet.config import Config
+from hidden_subnet.data.info import INFO
+from hidden_subnet.identity import projection
+from hidden_subnet.models.plan import plan
+from hidden_subnet.report.console import make_console
+from hidden_subnet.report.runs import dig, number
+from hidden_subnet.report.table import short_names, shown, varying
+
+MOST_RUNS = 30
+"""More are shown as a line for each combination of settings, over its seeds."""
+MOST_LINES = 60
+ORDER = ("done", "running", "failed", "lost", "interrupted", "to do")
+
+Kind = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    folder: Path
+    projection: dict[str, Any]
+    state: str
+    """One of ORDER."""
+    again: bool
+    """force=true: done or not, it runs."""
+    weights: int
+    seconds: float | None
+    """What is left of it, as far as finished runs alike tell; None where there is none."""
+
+    @property
+    def runs(self) -> bool:
+        return self.again or self.state not in ("done", "running")
+
+
+def print_plan(configs: Sequence[Config]) -> None:
+    """Print the runs of one sweep (or one run) with their states, weights and times."""
+    console = make_console()
+    out = Path(configs[0].out).absolute()
+    runs = planned(configs)
+    console.print(f"plan: {_runs(len(runs))} in {out}: {_states(runs)}", highlight=False, soft_wrap=True)
+    console.print(_each(runs) if len(runs) <= MOST_RUNS else _combinations(runs))
+    for line in _times([run for run in runs if run.runs]):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print("nothing was run; the same command without plan=true runs it", highlight=False)
+
+
+def planned(configs: Sequence[Config]) -> list[Planned]:
+    """Where each run stands in its folder, and what it would take."""
+    out = Path(configs[0].out).absolute()
+    observer, known = claims.Observer(out), finished(out)
+    found = []
+    for config in configs:
+        folder, what = record.folder_of(config), projection(config)
+        state = claims.standing(folder, observer).state
+        state = "to do" if state == "queued" else state
+        whole = estimate(what, known)
+        if whole is not None and state in ("failed", "lost", "interrupted") and not config.force:
+            whole *= 1 - _epochs_done(folder) / config.train.epochs
+        found.append(Planned(folder, what, state, config.force, weights(config), whole))
+    return found
+
+
+def weights(config: Config) -> int:
+    """Weights of the network, all of which a mask covers where the method has one; no layer has a bias."""
+    info = INFO[config.data.name.name]
+    sizes = plan(config.model.name.name, config.model.width, info.shape, info.classes)
+    count, channels = 0, info.shape[0]
+    for width in sizes.pairs:
+        count, channels = count + 9 * width * (channels + width), width
+    return count + sum(a * b for a, b in zip(sizes.features, sizes.features[1:], strict=False))
+
+
+def finished(out: Path) -> dict[Kind, dict[int, list[float]]]:
+    """Seconds of the runs that are done in `out`, by what they are and by epochs (0: the method has none)."""
+    known: dict[Kind, dict[int, list[float]]] = {}
+    for path in out.glob(f"*/{record.RESULT}"):
+        try:
+            result = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue  # a damaged result tells nothing
+        seconds, what = number(dig(result, "seconds")), dig(result, "projection")
+        if seconds is not None and isinstance(what, dict):
+            known.setdefault(_kind(what), {}).setdefault(_epochs(what), []).append(seconds)
+    return known
+
+
+def estimate(what: dict[str, Any], known: dict[Kind, dict[int, list[float]]]) -> float | None:
+    """Median seconds of runs of the same data, model, width and method; other numbers of epochs are scaled."""
+    alike, epochs = known.get(_kind(what)), _epochs(what)
+    if not alike:
+        return None
+    nearest = min(alike, key=lambda each: (abs(each - epochs), each))
+    return statistics.median(alike[nearest]) * (epochs / nearest if nearest else 1)
+
+
+def _kind(what: dict[str, Any]) -> Kind:
+    return tuple(dig(what, path) for path in ("data.name", "model.name", "model.width", "method.name"))
+
+
+def _epochs(what: dict[str, Any]) -> int:
+    return int(dig(what, "train.epochs") or 0)
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        rows = record.read_rows(record.working(folder))
+    except ValueError:
+        return 0
+    return max(0, len(rows) - 1)  # the first row is of the untrained network
+
+
+def makespan(seconds: Sequence[float], workers: int) -> float:
+    """Until the last is done, when each worker takes the next as soon as it is free."""
+    free = [0.0] * workers
+    for each in seconds:
+        heapq.heappush(free, heapq.heappop(free) + each)
+    return max(free)
+
+
+def _times(todo: list[Planned]) -> list[str]:
+    if not todo:
+        return []
+    told = [run.seconds for run in todo if run.seconds is not None]
+    if not told:
+        return [f"{_runs(len(todo))} to execute; no finished run alike tells how long they take"]
+    workers = [1]
+    while workers[-1] * 2 <= min(len(todo), 64):
+        workers.append(workers[-1] * 2)
+    rest = f" ({len(todo) - len(told)} more have no finished run alike)" if len(told) < len(todo) else ""
+    spans = ", ".join(f"{each} at a time {clock(makespan(told, each))}" for each in workers)
+    return [f"{_runs(len(told))} to execute{rest}, as finished runs alike tell: {spans}"]
+
+
+def _each(runs: Sequence[Planned]) -> Table:
+    table = _table(["run"])
+    for run in runs:
+        table.add_row(Text(run.folder.name), f"{run.weights:,}", _time([run]), _state([run]))
+    return table
+
+
+def _combinations(runs: Sequence[Planned]) -> Table:
+    groups: dict[str, list[Planned]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps({**run.projection, "seeds": None}, sort_keys=True), []).append(run)
+    flats = [_flat(members[0].projection) for members in groups.values()]
+    paths = varying(flats)
+    if len({flat.get("prune_rate") for flat in flats}) > 1:
+        paths = [*paths, "prune_rate"]
+    names = short_names(paths)
+    table = _table([names[path] for path in paths], "runs")
+    for flat, members in list(zip(flats, groups.values(), strict=True))[:MOST_LINES]:
+        table.add_row(
+            *(Text(shown(flat.get(path))) for path in paths),
+            str(len(members)),
+            f"{members[0].weights:,}",
+            _time(members),
+            _state(members),
+        )
+    if len(groups) > MOST_LINES:
+        table.caption = Text(f"... and {len(groups) - MOST_LINES} more combinations of settings")
+    return table
+
+
+def _table(texts: list[str], *counts: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
+    for name in texts:
+        table.add_column(Text(name), no_wrap=True, overflow="fold")
+    for name in (*counts, "weights", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    return table
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
+    return flat
+
+
+def _time(members: Sequence[Planned]) -> str:
+    """Of those that would run, one after the other; "-" where that of one is not known, or none would run."""
+    left = [run.seconds for run in members if run.runs]
+    told = [each for each in left if each is not None]
+    return clock(sum(told)) if told and len(told) == len(left) else "-"
+
+
+def _state(members: Sequence[Planned]) -> str:
+    return members[0].state + " (again)" * members[0].again if len(members) == 1 else _states(members)
+
+
+def _states(runs: Sequence[Planned]) -> str:
+    count = Counter(run.state for run in runs)
+    said = ", ".join(f"{count[state]} {state}" for state in ORDER if count[state])
+    return said + (" (force=true: all run again)" if any(run.again for run in runs) else "")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def clock(seconds: float) -> str:
+    """1:05 is a minute and five seconds, 2:01:05 two hours more; below a minute with a tenth, as 4.2 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,96 @@
+"""A sweep is a list of runs: one file in the sweep's folder, which every worker reads, wherever it is."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hidden_subnet.config import Config, as_dict, from_dict
+from hidden_subnet.identity import folder_name
+from hidden_subnet.record import write_json
+
+SWEEPS, MANIFEST, STOP, WORKERS = ".sweeps", "manifest.json", "stop", "workers"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    folder: Path
+    configs: list[Config]
+    provenance: dict[str, Any]
+    """Of the command that launched it (provenance.of_command)."""
+    launched: float
+    """When, by the clock of the file system; what failed before is tried again, what fails later is not."""
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def out(self) -> Path:
+        return self.folder.parents[1]
+
+    @property
+    def runs(self) -> list[Path]:
+        return [self.out / folder_name(config) for config in self.configs]
+
+
+def sweep_name(label: str, configs: list[Config]) -> str:
+    """`label` and 8 hex digits of the ids of its runs: the same runs are the same sweep."""
+    ids = sorted(folder_name(config) for config in configs)
+    return f"{label[:40]}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:8]}"
+
+
+def write(configs: list[Config], label: str, provenance: dict[str, Any]) -> Sweep:
+    """Launch: from now on workers may execute the runs, and an earlier `stop` counts no more."""
+    out = Path(configs[0].out).absolute()
+    folder = out / SWEEPS / sweep_name(label, configs)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for config in configs:
+        settings = as_dict(config)
+        # Workers start in other directories, perhaps on other machines.
+        settings["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
+        runs.append({"name": folder_name(config), "settings": settings})
+    write_json(folder / MANIFEST, {"name": folder.name, "label": label, **provenance, "runs": runs})
+    (folder / STOP).unlink(missing_ok=True)
+    return read(folder)
+
+
+def read(folder: Path) -> Sweep:
+    """Raises FileNotFoundError, or ValueError where the file is no manifest or of other runs than it says."""
+    path = folder / MANIFEST
+    launched = path.stat().st_mtime
+    try:
+        content = json.loads(path.read_text())
+        configs = [from_dict(run["settings"]) for run in content.pop("runs")]
+        if not configs:
+            raise ValueError("it has no runs")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); the command that launched the sweep writes it anew") from None
+    folder = folder.absolute()
+    for config in configs:
+        config.out = str(folder.parents[1])
+    return Sweep(folder, configs, {key: content.get(key) for key in ("command", "directory", "git")}, launched)
+
+
+def find(out: Path) -> list[Path]:
+    """The folders of all sweeps of `out`, the one launched last first."""
+    manifests = (out / SWEEPS).glob(f"*/{MANIFEST}")
+    return [path.parent for path in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
+def stop(sweep: Path, reason: str) -> None:
+    """Ask every worker of the sweep, wherever it is, to save and end. The first reason stays."""
+    try:
+        with (sweep / STOP).open("x") as file:
+            file.write(reason + "\n")
+    except FileExistsError:
+        pass
+
+
+def stop_reason(sweep: Path) -> str | None:
+    try:
+        return (sweep / STOP).read_text().strip() or "stopped"
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,176 @@
+"""Jobs put together from what Hydra composed once are the jobs that Hydra composes, and fail as it fails."""
+
+import random
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from hidden_subnet.config import as_dict, register
+from hidden_subnet.identity import folder_name
+from hydra_plugins.hidden_subnet import compose
+from hydra_plugins.hidden_subnet.compose import Composer, compose_job
+from hydra_plugins.hidden_subnet.errors import one_line
+from hydra_plugins.hidden_subnet.grid_sweeper import expand, grids
+
+ROOT = Path(__file__).parents[1]
+CAUGHT = (HydraException, OmegaConfBaseException, ValueError)
+
+GROUPS = {
+    group: sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+    for group in ("model", "init", "data", "method", "pruning", "train", "tracker")
+}
+# Of every type, spelt in every way; the last ones of a line are wrong, some in value and some in type.
+VALUES = {
+    "prune_rate": ["0.3", "0", "1e-3", "0.30000000000000004", "-0.0", "'0.5'", "1.5", "abc", "null"],
+    "seed": ["3", "0", "'7'", "1.0", "-1", "x"],
+    "train.lr": ["0.3", "1", "1e-5", "-1"],
+    "train.epochs": ["3", "20", "0", "1.5"],
+    "train.optimizer": ["adam", "sgd", "1", "sdg"],
+    "train.nesterov": ["true", "False", "yes", "maybe"],
+    "train.threads": ["2", "null", "0"],
+    "train.milestones": ["[]", "[1,2]", "[2,1]", "3", "[a]", "null"],
+    "train.schedule": ["cosine", "multistep", "constant"],
+    "init.scale": ["density", "none"],
+    "init.mode": ["fan_out", "fan_in"],
+    "data.flip": ["true", "0"],
+    "data.validation": ["0", "0.25", "1"],
+    "model.width": ["0.5", "2", "0.001"],
+    "model.name": ["fc", "'conv4'"],
+    "method.name": ["dense", "edge_popup"],
+    "tracker.tags": ["[a,b]", "[1,null]", "[]", "['x y','${seed}']"],
+    "tracker.entity": ["null", "'null'", "12"],
+    "seeds.data": ["4", "null"],
+    "out": ["runs", "'a b'", "12", "runs/${seed}", "''"],
+    "force": ["true"],
+    "on_error": ["stop", "continue"],
+    "train.epoch": ["3"],
+    "model": ["{name:fc,width:2}"],
+    "+typo": ["1"],
+    "++train.lr": ["0.7"],
+    "~tracker": [""],
+}
+
+
+@pytest.fixture(scope="module")
+def context() -> HydraContext:
+    register(ROOT / "sweeps")
+    node = {"out": "elsewhere/${model.width}", "grids": [{"seed": [0, 1]}]}
+    ConfigStore.instance().store(group="sweep", name="follows", node=node, package="_global_")
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    return HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
+
+
+def master(context: HydraContext, *overrides: str) -> DictConfig:
+    """As Hydra composes it before it calls the sweeper."""
+    from hydra.types import RunMode
+
+    return context.config_loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+
+
+def ends(work: "Composer | None", context: HydraContext, given: DictConfig, job: list[str]) -> tuple[str, object]:
+    try:
+        config = compose_job(context, given, job) if work is None else work.compose(job)
+    except CAUGHT as error:
+        return "error", one_line(error)
+    return "config", (config, as_dict(config), repr(config), folder_name(config))
+
+
+def random_job(source: random.Random) -> list[str]:
+    groups = [
+        f"{group}={source.choice(GROUPS[group])}" for group in source.sample(sorted(GROUPS), source.randint(0, 3))
+    ]
+    keys = [source.choice(sorted(VALUES)) for _ in range(source.randint(0, 4))]  # with repetition: the later wins
+    lines = []
+    for key in keys:
+        # Mostly a value that is right, so that jobs are not all refused for one of many settings.
+        value = source.choice(VALUES[key][: None if source.random() < 0.2 else 2])
+        lines.append(key if key.startswith("~") else f"{key}={value}")
+    job = groups + lines
+    source.shuffle(job)
+    return job
+
+
+def test_random_jobs_are_composed_as_hydra_composes_them(context: HydraContext) -> None:
+    source, given = random.Random(0), master(context)
+    composer = Composer(context, given)
+    ended = []
+    for _ in range(100):
+        job = random_job(source)
+        expected = ends(None, context, given, job)
+        assert ends(composer, context, given, job) == expected, job
+        ended.append(expected[0])
+    assert min(ended.count("config"), ended.count("error")) > 20  # or the jobs prove little
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_every_value_alone_is_as_hydra_has_it(context: HydraContext, key: str) -> None:
+    given = master(context)
+    composer = Composer(context, given)
+    for value in VALUES[key]:
+        job = [key if key.startswith("~") else f"{key}={value}"]
+        assert ends(composer, context, given, job) == ends(None, context, given, job), job
+
+
+@pytest.mark.parametrize(
+    ("job", "setting", "value"),
+    [
+        (["train.lr=0.3", "train.lr=0.2"], "lr", 0.2),
+        (["method=dense"], "lr", 0.01),
+        (["train.lr=0.3", "method=dense"], "lr", 0.3),
+        (["method=dense", "train.lr=0.3", "train=default"], "lr", 0.3),
+        (["train.milestones=[1,2]", "train.milestones=[3]", "train.schedule=multistep"], "milestones", [3]),
+    ],
+)
+def test_the_later_wins(context: HydraContext, job: list[str], setting: str, value: object) -> None:
+    assert as_dict(Composer(context, master(context)).compose(job))["train"][setting] == value
+
+
+def test_a_value_does_not_leak_into_the_next_job(context: HydraContext) -> None:
+    composer = Composer(context, master(context))
+    plain = composer.compose([])
+    tagged = composer.compose(["train.lr=0.7", "tracker.tags=[a]", "train.threads=2"])
+    tagged.tracker.tags.append("b")
+    assert composer.compose(["tracker.tags=[a]"]).tracker.tags == ["a"]
+    assert composer.compose([]) == plain
+
+
+def test_a_preset_whose_values_follow_from_others(context: HydraContext) -> None:
+    given = master(context, "sweep=follows")
+    composer = Composer(context, given)
+    for width in ("0.5", "2.0"):
+        job = ["sweep=follows", f"model.width={width}"]
+        assert composer.compose(job).out == f"elsewhere/{width}"
+        assert composer.compose(job) == compose_job(context, given, job)
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
+def test_presets(context: HydraContext, preset: str) -> None:
+    given = master(context, f"sweep={preset}")
+    jobs = expand(OverridesParser.create(), [f"sweep={preset}"], grids(given))
+    composer = Composer(context, given)
+    for job in jobs[:: max(1, len(jobs) // 10)]:
+        assert ends(composer, context, given, job) == ends(None, context, given, job), job
+
+
+def test_hydra_composes_each_choice_of_groups_once(context: HydraContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand jobs: 0.3 s here, where composing each takes a minute."""
+    given = master(context)
+
+    def refused(*arguments: object) -> None:
+        pytest.fail("a job was composed in full")
+
+    monkeypatch.setattr(compose, "compose_job", refused)
+    jobs = expand(OverridesParser.create(), ["method=edge_popup,random", "seed=range(0,500)"], [{}])
+    composer = Composer(context, given)
+    names = {folder_name(composer.compose(job)) for job in jobs}
+    assert len(names) == len(jobs) == 1000
+    assert len(composer.bases) == 2
