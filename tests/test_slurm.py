@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 300  # generous: it only tells a hang
 TINY = ["data=synthetic", "model.width=0.125", "train.epochs=2", "tracker=none", "train.threads=1"]
-LONG = [*TINY[:2], "train.epochs=1000", *TINY[3:]]  # some 40 s
+LONG = [*TINY[:2], "train.epochs=600", *TINY[3:]]  # some 25 s
 ON_SLURM = ["hydra/launcher=slurm", "hydra.launcher.workers=2"]
 SECRET = "canary-b1946ac92492d2347c6235b4d2611184"
 
@@ -152,6 +152,11 @@ def test_detached_sweep_is_watched_by_the_same_command(slurm: Cluster, tmp_path:
     assert f"scancel {tasks(tmp_path)[0].split('_')[0]}" in said.stdout
     [folder] = (tmp_path / "runs" / ".sweeps").iterdir()
     assert f"python -m hidden_subnet stop {folder}" in said.stdout
+    status = [sys.executable, "-m", "hidden_subnet", "status", str(folder)]
+    assert f"python {' '.join(status[1:])}" in said.stdout
+    seen = subprocess.run(status, cwd=tmp_path, env=environment(slurm), capture_output=True, text=True, timeout=TIMEOUT)
+    assert seen.returncode == 0, seen.stderr
+    assert folder.name in seen.stdout
     watched = launch(slurm, tmp_path, *sweep)
     assert watched.returncode == 0
     assert f"2 workers of this sweep in the queue already: {' '.join(tasks(tmp_path))}" in watched.stdout
@@ -213,11 +218,12 @@ def test_f6_requeued_three_times_and_cancelled(slurm: Cluster, tmp_path: Path) -
     one = start(slurm, broken, *LONG, *ON_SLURM)
     folder = wait_until(lambda: next(iter((broken / "runs").glob("*/config.yaml")), None), "a run", broken).parent
     [task] = tasks(broken)
-    for times, how in enumerate([["scancel", "--signal=USR2"], ["scontrol", "requeue"], ["scancel", "--signal=USR2"]]):
+    urgent = ["sbatch", "-p", "urgent", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1", "-w"]  # preempts
+    for times, how in enumerate([["scancel", "--signal=USR2", task], ["scontrol", "requeue", task], urgent]):
         wait_until(lambda times=times: _owned(folder, task, times), f"start {times + 1}", broken)
         before = rows(folder)
         wait_until(lambda before=before: rows(folder) > before + 20, "epochs", broken)
-        slurm.run(*how, task)
+        slurm.run(*how, *([owner(folder)["host"]] if how is urgent else []))
     wait_until(lambda: _owned(folder, task, 3), "start 4", broken)
     assert one.wait(TIMEOUT) == 0, (broken / "said").read_text()
     assert attempts(folder) == [(1, "interrupted"), (2, "interrupted"), (3, "interrupted"), (4, "done")]
@@ -233,14 +239,21 @@ def test_f6_requeued_three_times_and_cancelled(slurm: Cluster, tmp_path: Path) -
     two = start(slurm, cancelled, *LONG, *ON_SLURM)
     wait_until(lambda: (cancelled / "runs").exists() and [*(cancelled / "runs").glob("*/config.yaml")], "a", cancelled)
     wait_until(lambda: rows(only_run(cancelled)) > 20, "epochs", cancelled)
+    two.send_signal(signal.SIGINT)
+    assert two.wait(TIMEOUT) == 130
+    assert "the workers go on; the same command watches them again" in (cancelled / "said").read_text()
+    assert slurm.squeue()[tasks(cancelled)[0]] == "RUNNING"
+    two = start(slurm, cancelled, *LONG, *ON_SLURM)
+    wait_until(lambda: "in the queue already" in (cancelled / "said").read_text(), "the launcher", cancelled)
     slurm.run("scancel", tasks(cancelled)[0])
     assert two.wait(TIMEOUT) == 1
+    assert len(tasks(cancelled)) == 1
     said = (cancelled / "said").read_text()
     assert f"worker {tasks(cancelled)[0]}: CANCELLED" in said
     assert states(cancelled) == {only_run(cancelled).name: "interrupted"}
     assert slurm.squeue()[tasks(cancelled)[0]] == "CANCELLED"
     figure(
-        "F6: requeued 3 times (USR2, scontrol requeue, USR2): 0 steps lost, result bit-identical 1/1; scancel saves 1/1"
+        "F6: requeued 3 times (USR2, scontrol requeue, preemption): saved 3/3, bit-identical 1/1; scancel: saved 1/1"
     )
 
 
@@ -285,7 +298,7 @@ def _processes_of_workers(cluster: Cluster, node: str) -> list[int]:
 
 
 def test_f8_failures_of_some_runs_leave_the_others_alone(slurm: Cluster, tmp_path: Path) -> None:
-    grid = ["method=dense", "train.lr=0.01,1e30", "train.epochs=2,1000", "seed=0,1"]
+    grid = ["method=dense", "train.lr=0.01,1e30", "train.epochs=2,600", "seed=0,1"]
     launcher = start(slurm, tmp_path, *grid, *TINY[:2], *TINY[3:], *ON_SLURM)
 
     def long_one() -> Path | None:

@@ -159,6 +159,7 @@ class Answer(BaseHTTPRequestHandler):
             self._reply({}, 500)
         elif self.path == "/graphql":
             asked = json.loads(body)
+            print("ASKED", asked.get("operationName"), str(asked.get("variables"))[:300], asked["query"][:300].replace("\n"," "), flush=True)
             self._reply({"data": self.server.graphql(asked["operationName"], asked.get("variables") or {})})
         else:
             _, kind, *rest = self.path.split("/")

@@ -55,8 +55,9 @@ def _choose(name: str, known: list[str], what: str, out: Path) -> str:
         return found[0]
     if found:
         raise ConfigError(f"{len(found)} {what}s begin with {name!r}: {_some(found)}; say more of the name")
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]}" if near else f"there are {_some(known)}"
+    beginnings = {each[: len(name)]: each for each in reversed(known)}
+    near = difflib.get_close_matches(name, beginnings, n=1)
+    hint = f"the nearest is {beginnings[near[0]]}" if near else f"known: {_some(known)}"
     raise ConfigError(f"no {what} in {where} is called {name!r}; {hint}")
 
 

@@ -41,10 +41,8 @@ def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool) 
         print(folder)
     if len(doomed.runs) > 10:
         print(f"... and {len(doomed.runs) - 10} more runs")
-    print(
-        f"{len(doomed.runs)} runs, {states.count('done')} of them done, and {len(doomed.sweeps)} sweeps: "
-        f"{_readable(size)}"
-    )
+    done = f"{_count(len(doomed.runs), 'run')} ({states.count('done')} done)"
+    print(f"{done}, {_count(len(doomed.sweeps), 'sweep')}: {_readable(size)}")
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nothing is deleted: there is no terminal to ask on; say --yes")
@@ -156,3 +154,7 @@ def _readable(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} GB"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

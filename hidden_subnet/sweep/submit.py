@@ -63,7 +63,7 @@ class Array:
             tasks += new
             _say(console, f"Slurm job {new[0].split('_')[0]}: {_workers(len(new))}, logs in {sweep.folder / FOLDER}")
         how = (
-            f"  watch them: python -m hidden_subnet status {shlex.quote(str(sweep.folder))}\n"
+            f"  look at them: python -m hidden_subnet status {shlex.quote(str(sweep.folder))}\n"
             f"  save and end them: python -m hidden_subnet stop {shlex.quote(str(sweep.folder))}\n"
             f"  or: scancel {' '.join(sorted({task.split('_')[0] for task in tasks}))}"
         )

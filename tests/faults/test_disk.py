@@ -1,0 +1,88 @@
+"""A full disk and a folder that cannot be written: one clear line, and nothing that was saved is lost."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from real import SMALL, difference, figure, folders, launch
+
+from hidden_subnet import checkpoints, record
+
+pytestmark = pytest.mark.slow
+# Its checkpoints have 0.3 MB each.
+RUN = ["data=synthetic", "model=conv2", "model.width=0.5", "train.epochs=3", "train.threads=1", "tracker=none"]
+RUN += ["checkpoint.minutes=0"]
+
+
+def mount(stack: ExitStack, *arguments: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    subprocess.run(["mount", *arguments], check=True)
+    stack.callback(subprocess.run, ["umount", "-l", arguments[-1]], check=True)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as open_until_the_end:
+        yield open_until_the_end
+
+
+def one_line(said: "subprocess.CompletedProcess[str]", word: str) -> bool:
+    told = [line for line in (said.stdout + said.stderr).splitlines() if word in line]
+    return len(told) == 1 and "Traceback" not in said.stdout + said.stderr and said.returncode not in (0, None)
+
+
+def test_f04_full_disk(tmp_path: Path, stack: ExitStack) -> None:
+    whole = launch(tmp_path / "whole", *RUN)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    cwd = tmp_path / "full"
+    (cwd / "runs").mkdir(parents=True)
+    mount(stack, "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(cwd / "runs"))
+    ballast = cwd / "runs" / "ballast"
+    clear = intact = 0
+    sizes = (3_300, 2_900, 2_500, 2_100)
+    for kilobytes in sizes:  # ever more room, so that it fails ever later
+        ballast.write_bytes(b"x" * kilobytes * 1024)
+        said = launch(cwd, *RUN)
+        if said.returncode == 0:
+            break
+        clear += one_line(said, "No space left on device")
+        before = [checkpoints.load_newest(record.working(folder) / "checkpoints" / record.RESUME)
+                  for folder in folders(cwd)]  # fmt: skip
+        intact += all(complaints == [] for _, complaints in before)
+    failed = sizes.index(kilobytes) + (said.returncode != 0)
+    ballast.unlink()
+    assert launch(cwd, *RUN).returncode == 0
+    [folder] = folders(cwd)
+    same = difference(folder, folders(tmp_path / "whole")[0]) == ""
+    # A sweep whose runs cannot even begin ends, and says why.
+    ballast.write_bytes(b"")
+    with ballast.open("ab") as file, pytest.raises(OSError, match="No space"):
+        while True:
+            file.write(b"x" * 4096)
+            file.flush()
+    sweep = launch(cwd, "-m", "prune_rate=0.2,0.3", *SMALL)
+    assert sweep.returncode not in (0, None)
+    assert "Traceback" not in sweep.stdout + sweep.stderr, sweep.stdout + sweep.stderr
+    assert "No space left on device" in sweep.stdout + sweep.stderr
+    figure(
+        f"F4 full disk: one clear line and exit code not 0 {clear}/{failed}, earlier checkpoint whole {intact}/{failed},"
+        f" with room again bit-identical {int(same)}/1; a sweep ends with the reason 1/1"
+    )
+    assert failed >= 1
+    assert clear == intact == failed
+    assert same
+
+
+def test_f04_read_only_folder(tmp_path: Path, stack: ExitStack) -> None:
+    assert launch(tmp_path, *SMALL).returncode == 0
+    runs = str(tmp_path / "runs")
+    mount(stack, "--bind", runs, runs)
+    subprocess.run(["mount", "-o", "remount,ro,bind", runs], check=True)
+    commands = [["seed=1", *SMALL], ["-m", "seed=1,2", *SMALL]]
+    clear = sum(one_line(launch(tmp_path, *command), "error: ") for command in commands)
+    figure(f"F4 read-only folder: one clear line and exit code not 0 {clear}/{len(commands)}")
+    assert clear == len(commands)
