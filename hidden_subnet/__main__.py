@@ -38,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     results = add("results", "write results.csv and the figure anew, and print the table")
     results.add_argument("folder", nargs="?", type=Path, help="folder of the runs, as --out names it")
     results.add_argument("--sweep", help=f"table and figure of one only: {SWEEP.partition(': ')[2]}")
+    sync = add("sync", "give W&B what it missed of runs and sweeps")
+    sync.add_argument("names", nargs="*", metavar="run or sweep", help="by default all of the folder")
     rm = add("rm", "delete runs and sweeps, after it has asked")
     rm.add_argument("names", nargs="*", metavar="run or sweep", help="of a sweep only what names its runs; see --runs")
     rm.add_argument("--yes", action="store_true", help="do not ask")
@@ -97,6 +99,10 @@ def _call(arguments: argparse.Namespace) -> int:
             from hidden_subnet.commands.results import results
 
             results(arguments.folder or arguments.out, arguments.sweep)
+        case "sync":
+            from hidden_subnet.commands.sync import sync
+
+            return sync(arguments.out, arguments.names)
         case "rm":
             from hidden_subnet.commands.rm import rm
 

@@ -235,7 +235,8 @@ def take(folder: Path, me: Owner, observer: Observer, *, fresh: bool = False) ->
     now = standing(folder, observer)
     if now.state == "running":
         raise BusyError(f"{folder.name} is being executed by {now.owner}")
-    last = max([0, *record.attempts(folder)])
+    # As it was judged: a claim that another has made since is not passed over.
+    last = max([0, *record.attempts(folder)]) if now.state == "done" else now.attempt
     number = 1 + max([last, *(entry["number"] for entry in history(folder))])
     new = folder / ATTEMPTS / f".{secrets.token_hex(8)}"
     try:
@@ -254,8 +255,7 @@ def take(folder: Path, me: Owner, observer: Observer, *, fresh: bool = False) ->
         if (folder / ATTEMPTS / str(number)).exists():
             raise BusyError(f"{folder.name} was taken by another process just now") from None
         raise error
-    if last and now.state == "lost" and now.ended_at is None:
-        # So that deaths are counted: the owner could not say it.
+    if last and now.state == "lost" and now.ended_at is None:  # deaths are counted, and the owner could not say it
         end(folder / ATTEMPTS / str(last), "lost", now.message)
     for earlier in record.attempts(folder):
         # The large ones, which this attempt has; the rest is small, and an owner given up too early may yet commit it.

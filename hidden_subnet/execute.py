@@ -84,7 +84,8 @@ def execute(
 def _execute(
     config: Config, attempt: claims.Attempt, display: Display, origin: Origin, stopped: Callable[[], bool]
 ) -> Outcome:
-    folder, logged = attempt.run, record.count_rows(attempt.folder)
+    folder, logged = attempt.run, 0
+    trackers: list[Tracker] = []
 
     def log(line: str) -> None:
         # Once committed, the attempt's files are in the run's folder.
@@ -97,8 +98,6 @@ def _execute(
             log(message)
         display.say(message)
 
-    trackers: list[Tracker] = open_trackers(config, folder, origin.sweep, say)
-
     def on_row(row: Row) -> None:
         log(" ".join(f"{key}={value:.6g}" for key, value in row.items()))
         if row["epoch"] >= logged:  # epochs repeated after a kill are on the trackers already
@@ -110,6 +109,8 @@ def _execute(
         return stopped() or attempt.passed_over.is_set()
 
     try:
+        logged = record.count_rows(attempt.folder)
+        trackers += open_trackers(config, folder, origin.sweep, say)
         _write_provenance(config, attempt, origin)
         result = run(config, attempt.folder, Hooks(on_row, display.on_step, should_stop, say))
     except InterruptedRun as reason:

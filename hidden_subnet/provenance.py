@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hidden_subnet.claims import Owner
+from hidden_subnet.redact import redacted
 
 PACKAGES = ("hidden_subnet", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "submitit", "wandb")
 DIFF_BYTES = 200_000
@@ -47,7 +48,7 @@ def _git() -> dict[str, Any] | None:
     commit = _output(root, "rev-parse", "HEAD")
     if commit is None or not _output(root, "ls-files", "hidden_subnet/__init__.py"):
         return None  # no repository, or one in which this package merely lies installed
-    diff = _output(root, "diff", "HEAD", "--", ".") or ""
+    diff = redacted(_output(root, "diff", "HEAD", "--", ".") or "")
     cut = f"\n... {len(diff) - DIFF_BYTES} more characters are cut" if len(diff) > DIFF_BYTES else ""
     return {"commit": commit.strip(), "dirty": bool(diff), "diff": diff[:DIFF_BYTES] + cut}
 

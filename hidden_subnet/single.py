@@ -9,6 +9,8 @@ from hidden_subnet.execute import EXIT_CODES, Display, Origin, Outcome, execute
 from hidden_subnet.fit import Row
 from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import make_console
+from hidden_subnet.trackers.sent import how_to_send
+from hidden_subnet.trackers.summary import is_tracked
 
 
 def run_single(config: Config, sweep: str | None = None) -> int:
@@ -46,7 +48,7 @@ def run_single(config: Config, sweep: str | None = None) -> int:
             ),
             Origin(sweep=sweep),
         )
-    _tell(outcome, console, config.force)
+    _tell(outcome, console, config)
     return EXIT_CODES[outcome.state]
 
 
@@ -60,7 +62,7 @@ def _line(row: Row, epochs: int) -> str:
     return ", ".join(said) + (" (untrained)" if row["epoch"] == 0 else "")
 
 
-def _tell(outcome: Outcome, console: Console, force: bool) -> None:
+def _tell(outcome: Outcome, console: Console, config: Config) -> None:
     if outcome.result is not None:
         result = outcome.result
         untrained = result["untrained"]
@@ -84,7 +86,10 @@ def _tell(outcome: Outcome, console: Console, force: bool) -> None:
             soft_wrap=True,
         )
     elif outcome.state == "interrupted":
-        console.print("the same command goes on from here" + " (without force=true)" * force)
+        console.print("the same command goes on from here" + " (without force=true)" * config.force)
     elif outcome.state == "busy":
         console.print(outcome.message, highlight=False, soft_wrap=True)
     console.print(f"{outcome.state}: {outcome.folder}", highlight=False, soft_wrap=True)
+    if outcome.state in ("done", "skipped") and is_tracked(config):
+        for line in how_to_send([outcome.folder]):
+            console.print(line, highlight=False, soft_wrap=True)

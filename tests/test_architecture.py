@@ -105,9 +105,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"config", "data", "models"},
     "record": {"config", "identity"},
     "checkpoints": {"record"},
-    "trackers": {"config", "identity", "record"},
+    "trackers": {"check", "claims", "config", "identity", "record", "report"},
     "claims": {"record"},
-    "provenance": {"claims"},
+    "provenance": {"claims", "redact"},
     "report": {"claims", "config", "data", "identity", "models", "record"},
 }
 

@@ -196,8 +196,8 @@ def test_status_shows_what_is_executed(out: Path, executed: Path, call: Call) ->
     lines = [line.split() for line in said.splitlines()]
     at = next(i for i, line in enumerate(lines) if line[:1] == ["worker"])
     header, row = lines[at : at + 2]
-    assert header == ["worker", "method", "lr", "rate", "epoch", "loss", "accuracy", "left"]
-    assert row[:5] == [str(os.getpid()), "edge_popup", "0.1", "0.4", "0/1"]
+    assert header == ["worker", "method", "rate", "epoch", "loss", "accuracy", "left"]
+    assert row[:4] == [str(os.getpid()), "edge_popup", "0.4", "0/1"]
 
 
 def test_status_shows_a_single_run(out: Path, compose: Compose, call: Call) -> None:

@@ -125,6 +125,8 @@ def test_ctrl_c_of_a_watcher_and_of_a_worker_is_quiet(tmp_path: Path) -> None:
         )  # fmt: skip
         assert other.stdout is not None
         assert other.stdout.readline()
+        if arguments == ["worker"]:
+            wait_until(lambda: len(begun(tmp_path)) >= 2)
         os.killpg(other.pid, signal.SIGINT)
         _, error = other.communicate(timeout=TIMEOUT)
         assert other.returncode == 130

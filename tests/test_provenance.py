@@ -12,6 +12,7 @@ import torch
 from hidden_subnet import provenance, record
 from hidden_subnet.claims import this_process
 from hidden_subnet.execute import Display, Origin, execute
+from hidden_subnet.redact import is_secret, redacted
 
 ROOT = Path(__file__).parents[1]
 SILENT = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
@@ -49,7 +50,7 @@ def copy_of_the_package(tmp_path: Path) -> Path:
     """A repository that holds provenance.py and what it imports, as a clone does."""
     here = tmp_path / "clone"
     (here / "hidden_subnet").mkdir(parents=True)
-    for name in ("__init__", "provenance", "claims", "record", "config", "identity"):
+    for name in ("__init__", "provenance", "redact", "claims", "record", "config", "identity"):
         (here / "hidden_subnet" / f"{name}.py").write_text((ROOT / "hidden_subnet" / f"{name}.py").read_text())
     (here / "hidden_subnet" / "__init__.py").write_text("")
     return here
@@ -72,10 +73,14 @@ def test_the_commit_and_what_differs_from_it(copy_of_the_package: Path) -> None:
         subprocess.run(["git", *command], cwd=here, check=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
     assert git_of(here) == {"commit": commit, "dirty": False, "diff": ""}
-    (here / "hidden_subnet" / "identity.py").open("a").write("# changed\n")
+    key = "0123456789abcdef" * 3
+    (here / "hidden_subnet" / "identity.py").open("a").write(f"# changed\nAPI_KEY = '{key}'\n# and more\n")
     said = git_of(here)
     assert said["dirty"]
-    assert "+# changed" in said["diff"]
+    assert said["diff"].rstrip().splitlines()[-3:] == [
+        "+# changed", "[a line that looks like a secret is left out]", "+# and more",
+    ]  # fmt: skip
+    assert key not in said["diff"]
 
 
 def test_a_repository_that_only_surrounds_the_installed_package_is_not_its_code(copy_of_the_package: Path) -> None:
@@ -84,7 +89,13 @@ def test_a_repository_that_only_surrounds_the_installed_package_is_not_its_code(
 
 
 def test_a_long_diff_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"rev-parse": "abc\n", "ls-files": "hidden_subnet/__init__.py\n", "diff": "x" * 300_000}
+    answers = {"rev-parse": "abc\n", "ls-files": "hidden_subnet/__init__.py\n", "diff": ("x" * 999 + "\n") * 300}
     monkeypatch.setattr(provenance, "_output", lambda root, command, *rest: answers[command])
     git = provenance.of_command()["git"]
-    assert git["diff"] == "x" * 200_000 + "\n... 100000 more characters are cut"
+    assert git["diff"] == ("x" * 999 + "\n") * 200 + "\n... 100000 more characters are cut"
+
+
+def test_looking_for_secrets_in_long_lines_takes_no_time() -> None:
+    """A minified file in the diff: with a start at each letter this would take hours."""
+    assert redacted("x" * 1_000_000 + "\nshort") == "x" * 2000 + "\nshort"
+    assert not is_secret("name", "x" * 1_000_000)

@@ -1,118 +1,29 @@
 """Trackers mirror what they are told, keep out of the training's way, and leak nothing."""
 
-import json
-import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from wandb_server import KEY, RESULT, ROWS, make, of_type, records, rows_in
 
-from hidden_subnet.config import (
-    Config,
-    Data,
-    DataName,
-    Dense,
-    EdgePopup,
-    Init,
-    InitName,
-    Method,
-    Model,
-    ModelName,
-    Pruning,
-    PruningName,
-    Tracker,
-    TrackerMode,
-    TrackerName,
-    as_dict,
-)
+from hidden_subnet import record
+from hidden_subnet.config import Config, Dense, TrackerMode, as_dict
+from hidden_subnet.execute import Display, execute
+from hidden_subnet.subnetwork import flips
 from hidden_subnet.trackers import background, open_trackers
 from hidden_subnet.trackers.background import InBackground
-from hidden_subnet.trackers.wandb_tracker import _mode, columns, run_id, summary, tags
+from hidden_subnet.trackers.sent import run_id
+from hidden_subnet.trackers.wandb_tracker import _mode, columns, summary, tags
 
-KEY = "canary" + 34 * "7"
-ROWS = [
-    {"epoch": 0, "step": 0, "validation/loss": 2.5, "density": 0.1},
-    {"epoch": 1, "step": 21, "lr": 0.1, "train/loss": 0.7, "validation/loss": 0.6, "density": 0.1},
-    {"epoch": 2, "step": 42, "lr": 0.05, "train/loss": 0.3, "validation/loss": 0.2, "density": 0.1},
-]
-RESULT = {
-    "schema": 1,
-    "name": "a-run",
-    "projection": {"prune_rate": 0.9},
-    "chance": 0.1,
-    "untrained": {"unpruned": {"loss": 2.5, "top1": 0.11, "top5": 0.5}, "first_mask": None},
-    "last": {"epoch": 2, "train": None, "test": {"loss": 0.3, "top1": 0.97, "top5": 1.0}},
-    "best": {"epoch": 1, "train": None, "test": {"loss": 0.2, "top1": 0.98, "top5": 1.0}},
-    "layers": [{"name": "features.0", "kept": 288}],
-    "density": 0.1,
-    "environment": {"python": "3.11"},
-}
-
-
-def make(
-    tracker: str = "wandb", mode: str = "auto", labels: tuple[str, ...] = (), method: Method | None = None
-) -> Config:
-    return Config(
-        model=Model(name=ModelName.conv2),
-        init=Init(name=InitName.signed_constant),
-        data=Data(name=DataName.digits),
-        pruning=Pruning(name=PruningName.layerwise),
-        method=method or EdgePopup(),
-        tracker=Tracker(name=TrackerName[tracker], mode=TrackerMode[mode], tags=list(labels)),
-        prune_rate=0.9,
-    )
-
-
-@pytest.fixture(autouse=True)
-def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no W&B settings, and a home and working directory of its own for what should not be written there."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    for name in ("WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING"):  # set by the tracker: to be taken back
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    for name in ("home", "cwd"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("NETRC", raising=False)
-    monkeypatch.chdir(tmp_path / "cwd")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "digits-conv2-0123456789ab"
-    folder.mkdir()
-    return folder
-
-
-def records(folder: Path) -> list[list[dict[str, Any]]]:
-    """What W&B's own reader finds, a list for each time that the run was opened, in order."""
-    found = []
-    for path in sorted(folder.glob("wandb/*run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-        said = subprocess.run(command, capture_output=True, check=True).stdout
-        found.append([json.loads(line) for line in said.splitlines()])
-    return found
-
-
-def of_type(found: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in found if record["type"] == kind]
-
-
-def rows_in(found: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """The logged rows, without the columns that W&B adds (_step, _runtime, _timestamp)."""
-    rows = [item["item"] for item in of_type(found, "history")]
-    return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+pytest_plugins = ["wandb_server"]
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def test_offline_run_read_back(
@@ -151,8 +62,8 @@ def test_offline_run_read_back(
     assert sent["config"] == as_dict(config)
     assert {"glob_name": "*", "step_metric": "epoch"}.items() <= of_type(found, "metric")[1].items()
     final: dict[str, Any] = {}
-    for record in of_type(found, "summary"):
-        final |= record["update"]
+    for part in of_type(found, "summary"):
+        final |= part["update"]
     assert summary(RESULT).items() <= final.items()
     assert of_type(found, "exit")[0].get("exit_code", 0) == 0
 
@@ -188,9 +99,9 @@ def test_id_is_made_once(folder: Path, tmp_path: Path) -> None:
 
 
 def test_tags_are_unique_and_short() -> None:
-    assert tags(make(labels=("a", "s", "a")), "s") == ["a", "s"]
-    assert tags(make(), "x" * 300) == ["x" * 64]
-    assert tags(make(), None) == []
+    assert tags(make(labels=("a", "s", "a")), ["s", None]) == ["a", "s"]
+    assert tags(make(), ["x" * 300, "y"]) == ["x" * 64, "y"]
+    assert tags(make(), [None]) == []
 
 
 def test_columns() -> None:
@@ -392,198 +303,28 @@ def test_end_does_not_wait_for_a_tracker_that_never_starts(monkeypatch: pytest.M
     assert len(warnings) == 1
 
 
-# A whole process with the default tracker: what it prints is its warnings, and it must also exit by itself.
-PROCESS = """
-import json, os, signal, sys, time
-from pathlib import Path
-from hidden_subnet.trackers import background, open_trackers, wandb_tracker
-from test_trackers import RESULT, ROWS, make
-background.START_SECONDS, background.END_SECONDS, wandb_tracker.UPLOAD_SECONDS = 4.0, 6.0, 3.0
-folder, fault, end = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-warnings = []
-(tracker,) = open_trackers(make(), folder, "my-sweep", warnings.append)
-for row in ROWS:
-    tracker.log(row)
-    if row["epoch"] == 1 and fault:
-        while not any("run started" in log.read_text() for log in folder.glob("wandb/*run-*/logs/debug.log")):
-            time.sleep(0.05)
-        time.sleep(0.5)
-        if fault == "kill":
-            from wandb.sdk import wandb_setup
-            os.kill(wandb_setup.singleton()._connection._proc._process.pid, signal.SIGKILL)
-            time.sleep(0.5)
-        else:
-            import urllib.request
-            urllib.request.urlopen(fault)
-if end == "finish":
-    tracker.finish(RESULT)
-else:
-    tracker.interrupt()
-print(json.dumps([os.getpid(), warnings]))
-"""
+def test_flips_are_counted_by_layer() -> None:
+    before = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([[True, False]])}
+    after = {"a": torch.tensor([True, False, True, False]), "b": torch.tensor([[True, False]])}
+    assert flips(before, after) == {"a": 2, "b": 0}
 
 
-def process(folder: Path, fault: str = "", end: str = "finish", url: str | None = None) -> list[str]:
-    """The warnings of a run in a process of its own, which prints nothing else and leaves no helper behind."""
-    here = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{here}:{here.parent}",
-        **({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url} if url else {}),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROCESS, str(folder), fault, end],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    pid, warnings = json.loads(done.stdout)
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert [line for line in running.splitlines() if "wandb-core" in line and f"--pid {pid}" in line] == []
-    assert [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
-    return list(warnings)
-
-
-class StandIn(ThreadingHTTPServer):
-    """As much of W&B's server as its client needs; `fault` makes it answer 500 or not at all."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self.fault, self.released = "", threading.Event()
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        """GraphQL operations and their variables."""
-        self.streamed: list[dict[str, Any]] = []
-        self.known: set[str] = set()
-
-    def rows(self) -> list[dict[str, float]]:
-        lines = [
-            line
-            for part in self.streamed
-            for line in part.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
-        ]
-        rows = [json.loads(line) for line in lines]
-        return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
-
-    def graphql(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
-        project = {"id": "p", "name": "hidden_subnet", "entity": {"id": "e", "name": "me"}}
-        if operation == "RunResumeStatus":
-            return {"model": {**project, "bucket": None}}
-        if operation == "UpsertBucket":
-            known = variables["name"] in self.known
-            self.known.add(variables["name"])
-            bucket = {"id": "b", "name": variables["name"], "config": "{}", "project": project}
-            return {"upsertBucket": {"bucket": bucket, "inserted": not known}}
-        if operation == "CreateRunFiles":
-            files = [{"name": name, "uploadUrl": f"{self.url}/up/{name}"} for name in variables["files"]]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
-        return {}
-
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: StandIn
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/fault/"):
-            self.server.fault = self.path.removeprefix("/fault/")
-            self._reply({})
-        else:
-            self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.server.fault == "hang":
-            self.server.released.wait()
-        elif self.server.fault == "500":
-            self._reply({}, 500)
-        elif self.path == "/graphql":
-            asked = json.loads(body)
-            self.server.calls.append((asked["operationName"], asked["variables"]))
-            self._reply({"data": self.server.graphql(*self.server.calls[-1])})
-        else:
-            if self.path.endswith("/file_stream"):
-                self.server.streamed.append(json.loads(body))
-            self._reply({})
-
-    def _reply(self, content: dict[str, Any], code: int = 200) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with StandIn() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.released.set()
-        server.shutdown()
-
-
-@pytest.mark.slow
-def test_online_run_arrives(folder: Path, server: StandIn) -> None:
-    assert process(folder, url=server.url) == []
-    assert server.rows() == ROWS
-    created = next(variables for operation, variables in server.calls if operation == "UpsertBucket")
-    assert created["name"] == (folder / "wandb_id").read_text().strip()
-    assert created["groupName"] == "my-sweep"
-    assert server.streamed[-1]["exitcode"] == 0
-    assert server.streamed[-1]["complete"] is True
-
-
-@pytest.mark.slow
-def test_online_run_interrupted_is_preempting_and_keeps_its_id(folder: Path, server: StandIn) -> None:
-    assert process(folder, end="interrupt", url=server.url) == []
-    assert any(part.get("preempting") for part in server.streamed)
-    assert server.streamed[-1]["exitcode"] == 1
-    assert process(folder, url=server.url) == []
-    assert server.streamed[-1]["exitcode"] == 0
-    assert len(server.known) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["hang", "500"])
-def test_server_that_fails_from_the_start(folder: Path, server: StandIn, fault: str) -> None:
-    server.fault = fault
-    assert len(process(folder, url=server.url)) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["hang", "500"])
-def test_server_that_fails_amid_the_run(folder: Path, server: StandIn, fault: str) -> None:
-    (warning,) = process(folder, fault=f"{server.url}/fault/{fault}", url=server.url)
-    assert "wandb sync" in warning
-    assert server.fault == fault
-    (found,) = records(folder)
-    assert rows_in(found) == ROWS
-
-
-@pytest.mark.slow
-def test_no_network(folder: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        assert len(process(folder, url=url)) == 1
-
-
-@pytest.mark.slow
-def test_killed_helper(folder: Path) -> None:
-    assert len(process(folder, fault="kill")) == 1
+@pytest.mark.parametrize("method", ["edge_popup", "random", "dense"])
+def test_rows_tell_each_masked_layer(tmp_path: Path, compose: Callable[..., Config], method: str) -> None:
+    small = ["data=synthetic", "model.width=0.125", "train.epochs=2", "tracker=none", "prune_rate=0.7"]
+    config = compose(f"method={method}", f"out={tmp_path / 'runs'}", *small)
+    outcome = execute(config, Display(lambda row: None, lambda *step: None, lambda text: None))
+    assert outcome.result is not None
+    layers = {layer["name"]: layer for layer in outcome.result["layers"]}
+    assert bool(layers) == (method != "dense")
+    for row in record.read_rows(outcome.folder):
+        epoch = row["epoch"]
+        assert {key for key in row if key.startswith("density/")} == {f"density/{name}" for name in layers}
+        flipped = {f"flip_rate/{name}" for name in layers} if epoch else set()
+        assert {key for key in row if key.startswith("flip_rate/")} == flipped
+        assert ("flip_rate" in row) == bool(flipped)
+        for total in ["density"] * bool(layers) + ["flip_rate"] * bool(flipped):
+            weighted = sum(row[f"{total}/{name}"] * layer["weights"] for name, layer in layers.items())
+            assert weighted / outcome.result["weights"] == pytest.approx(row[total])
+        for name, layer in layers.items():
+            assert row[f"density/{name}"] == layer["kept"] / layer["weights"]

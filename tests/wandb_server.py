@@ -1,6 +1,8 @@
-"""A stand-in for W&B's server on the loopback: as much of it as the real client asks for, keeping what it is sent."""
+"""A stand-in for W&B's server on the loopback: as much of it as the real client asks for, keeping what it is sent.
 
-import base64
+PYTEST_DONT_REWRITE: tests import its names before pytest loads it for its fixtures.
+"""
+
 import json
 import os
 import subprocess
@@ -14,7 +16,57 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hidden_subnet.config import (
+    Config,
+    Data,
+    DataName,
+    EdgePopup,
+    Init,
+    InitName,
+    Method,
+    Model,
+    ModelName,
+    Pruning,
+    PruningName,
+    Tracker,
+    TrackerMode,
+    TrackerName,
+)
+
 KEY = "canary" + 34 * "7"
+ROWS = [
+    {"epoch": 0, "step": 0, "validation/loss": 2.5, "density": 0.1},
+    {"epoch": 1, "step": 21, "lr": 0.1, "train/loss": 0.7, "validation/loss": 0.6, "density": 0.1},
+    {"epoch": 2, "step": 42, "lr": 0.05, "train/loss": 0.3, "validation/loss": 0.2, "density": 0.1},
+]
+RESULT = {
+    "schema": 1,
+    "name": "a-run",
+    "projection": {"prune_rate": 0.9},
+    "chance": 0.1,
+    "untrained": {"unpruned": {"loss": 2.5, "top1": 0.11, "top5": 0.5}, "first_mask": None},
+    "last": {"epoch": 2, "train": None, "test": {"loss": 0.3, "top1": 0.97, "top5": 1.0}},
+    "best": {"epoch": 1, "train": None, "test": {"loss": 0.2, "top1": 0.98, "top5": 1.0}},
+    "layers": [{"name": "features.0", "kept": 288}],
+    "density": 0.1,
+    "environment": {"python": "3.11"},
+}
+
+
+def make(
+    tracker: str = "wandb", mode: str = "auto", labels: tuple[str, ...] = (), method: Method | None = None
+) -> Config:
+    return Config(
+        model=Model(name=ModelName.conv2),
+        init=Init(name=InitName.signed_constant),
+        data=Data(name=DataName.digits),
+        pruning=Pruning(name=PruningName.layerwise),
+        method=method or EdgePopup(),
+        tracker=Tracker(name=TrackerName[tracker], mode=TrackerMode[mode], tags=list(labels)),
+        prune_rate=0.9,
+    )
 
 
 @dataclass
@@ -57,7 +109,7 @@ class Received:
 
 
 class StandIn(ThreadingHTTPServer):
-    """`fault` makes it answer 500 ("500") or not at all ("hang")."""
+    """`fault` makes it answer 500 ("500"), not at all ("hang"), or be gone for ever ("gone")."""
 
     daemon_threads = True
 
@@ -68,10 +120,12 @@ class StandIn(ThreadingHTTPServer):
         self.runs: dict[str, Received] = {}
         self.operations: list[str] = []
         self.seen = bytearray()
-        """Every request as it came, headers and body, to be searched."""
+        """Every request without its headers, to be searched."""
+        self.authorizations: set[str] = set()
+        """The headers in which the client's key travels."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        import traceback; traceback.print_exc()
+        pass  # clients that are killed reset their connections
 
     def environment(self) -> dict[str, str]:
         return {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": self.url}
@@ -92,6 +146,8 @@ class StandIn(ThreadingHTTPServer):
             at = f"{self.url}/up/{variables['run']}"
             files = [{"name": name, "uploadUrl": f"{at}/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+        if operation == "Viewer":  # asked before an artifact, as which a table is also sent
+            return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         return self._artifact(operation, variables)
 
     def _bucket(self, name: str, known: Received) -> dict[str, Any]:
@@ -116,9 +172,9 @@ class StandIn(ThreadingHTTPServer):
         if operation == "CreateArtifact":
             artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
             return {"createArtifact": {"artifact": artifact}}
-        if operation == "UseArtifact":
-            return {"useArtifact": {"artifact": {"id": "a"}}}
-        print("UNKNOWN", operation, variables, flush=True); return {}
+        if operation == "ArtifactType":
+            return {"project": None}
+        return {}
 
     def stream(self, name: str, part: dict[str, Any]) -> None:
         known = self.runs.setdefault(name, Received())
@@ -138,6 +194,9 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/fault/"):
             self.server.fault = self.path.removeprefix("/fault/")
+            if self.server.fault == "gone":
+                self.server.shutdown()
+                self.server.socket.close()
             self._reply({})
         else:
             self._answer()
@@ -152,15 +211,18 @@ class Answer(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = zlib.decompress(body, wbits=31)
-        self.server.seen += self.requestline.encode() + bytes(self.headers) + body
-        if self.server.fault == "hang":
+        self.server.seen += self.requestline.encode() + body
+        self.server.authorizations.add(self.headers.get("Authorization", ""))
+        if self.server.fault == "gone":
+            self.close_connection = True
+        elif self.server.fault == "hang":
             self.server.released.wait()
         elif self.server.fault == "500":
             self._reply({}, 500)
         elif self.path == "/graphql":
             asked = json.loads(body)
-            print("ASKED", asked.get("operationName"), str(asked.get("variables"))[:300], asked["query"][:300].replace("\n"," "), flush=True)
-            self._reply({"data": self.server.graphql(asked["operationName"], asked.get("variables") or {})})
+            name = asked.get("operationName") or asked["query"].split()[1].partition("(")[0]
+            self._reply({"data": self.server.graphql(name, asked.get("variables") or {})})
         else:
             _, kind, *rest = self.path.split("/")
             if kind == "up":
@@ -189,11 +251,6 @@ def serving() -> Iterator[StandIn]:
             server.shutdown()
 
 
-def basic(key: str) -> bytes:
-    """How a key travels in a header."""
-    return base64.b64encode(f"api:{key}".encode())
-
-
 def records(folder: Path) -> list[list[dict[str, Any]]]:
     """What W&B's own reader finds, a list for each time that the run was opened, in order."""
     found = []
@@ -214,7 +271,29 @@ def rows_in(found: list[dict[str, Any]]) -> list[dict[str, float]]:
     return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
 
 
-def without_settings(environment: dict[str, str] | None = None) -> dict[str, str]:
-    """An environment in which nothing of W&B is set."""
-    found = os.environ if environment is None else environment
-    return {name: value for name, value in found.items() if not name.startswith("WANDB_") and name != "NETRC"}
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, no W&B settings, and a home and working directory of its own for what should not be written there."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ERROR_REPORTING"):  # set by the tracker: to be taken back
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name in ("home", "cwd"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "digits-conv2-0123456789ab"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with serving() as server:
+        yield server

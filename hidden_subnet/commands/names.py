@@ -34,6 +34,25 @@ def find_run(out: Path, name: str) -> Path:
     return (out / _choose(name, [folder.name for folder in run_folders(out)], "run", out)).absolute()
 
 
+def find_run_or_sweep(out: Path, name: str) -> tuple[Path | None, Path | None]:
+    """The run or the sweep of that name; raises ConfigError where it is neither, or may be both."""
+    run = sweep = None
+    problems = []
+    try:
+        run = find_run(out, name)
+    except ConfigError as error:
+        problems.append(str(error))
+    try:
+        sweep = find_sweep(out, name)
+    except ConfigError as error:
+        problems.append(str(error))
+    if run is None and sweep is None:
+        raise ConfigError("; ".join(problems))
+    if run is not None and sweep is not None:
+        raise ConfigError(f"{name!r} may be the run {run.name} or the sweep {sweep.name}; say more of the name")
+    return run, sweep
+
+
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / ATTEMPTS).is_dir()
 
@@ -56,7 +75,7 @@ def _choose(name: str, known: list[str], what: str, out: Path) -> str:
     if found:
         raise ConfigError(f"{len(found)} {what}s begin with {name!r}: {_some(found)}; say more of the name")
     beginnings = {each[: len(name)]: each for each in reversed(known)}
-    near = difflib.get_close_matches(name, beginnings, n=1)
+    near = difflib.get_close_matches(name, beginnings, n=1) if name else []
     hint = f"the nearest is {beginnings[near[0]]}" if near else f"known: {_some(known)}"
     raise ConfigError(f"no {what} in {where} is called {name!r}; {hint}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hidden_subnet import claims
 from hidden_subnet.check import ConfigError
-from hidden_subnet.commands.names import find_run, find_sweep, output_folder, run_folders
+from hidden_subnet.commands.names import find_run_or_sweep, output_folder, run_folders
 from hidden_subnet.commands.survey import Onlooker, onlooker, waiting_tasks
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.presence import workers
@@ -59,7 +59,7 @@ def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool) 
 def _named(out: Path, names: Sequence[str], runs: bool) -> Doomed:
     doomed = Doomed([], [])
     for name in names:
-        run, sweep = _find(out, name)
+        run, sweep = find_run_or_sweep(out, name)
         if run is not None:
             doomed.runs.append(_inside(run, out, out))
         if sweep is not None:
@@ -77,30 +77,11 @@ def _named(out: Path, names: Sequence[str], runs: bool) -> Doomed:
 def _failed(out: Path, names: Sequence[str], by: Onlooker) -> Doomed:
     found = [] if names else run_folders(out)
     for name in names:
-        run, sweep = _find(out, name)
+        run, sweep = find_run_or_sweep(out, name)
         found += [] if run is None else [run]
         found += [] if sweep is None else [out / each.name for each in manifest.read(sweep).runs]
     runs = [folder for folder in found if folder.exists() and _state(folder, by) in ("failed", "lost")]
     return Doomed(_once([_inside(run, out, out) for run in runs]), [])
-
-
-def _find(out: Path, name: str) -> tuple[Path | None, Path | None]:
-    """The run or the sweep of that name; raises ConfigError where it is neither, or may be both."""
-    run = sweep = None
-    problems = []
-    try:
-        run = find_run(out, name)
-    except ConfigError as error:
-        problems.append(str(error))
-    try:
-        sweep = find_sweep(out, name)
-    except ConfigError as error:
-        problems.append(str(error))
-    if run is None and sweep is None:
-        raise ConfigError("; ".join(problems))
-    if run is not None and sweep is not None:
-        raise ConfigError(f"{name!r} may be the run {run.name} or the sweep {sweep.name}; say more of the name")
-    return run, sweep
 
 
 def _inside(folder: Path, parent: Path, out: Path) -> Path:

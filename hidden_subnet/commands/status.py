@@ -67,6 +67,13 @@ def _details(seen: Survey, progress: Progress, console: Console) -> Page:
     if sweep.provenance.get("command"):
         parts.append(Text(f"  {sweep.provenance['command']}"))
     parts.append(Text(f"workers: {_workers(seen.workers, seen.waiting)}"))
+    # Before the failures: a terminal may be too low for all of them.
+    running = [job for job in jobs if job.state == "running"]
+    if running:
+        parts.append(picture(jobs, labels(jobs), progress, seen.slots, console))
+    said = summary(jobs, [now(job) for job in running], progress, seen.slots)
+    if not running:
+        parts.append(Text(said))
     bad = [job for job in jobs if job.state in ("failed", "lost") and not job.claimable]
     for job in bad[:MOST_FAILURES]:
         parts.append(Text(f"{job.state}: {job.folder.name}: {last_line(job)}", style="red"))
@@ -76,12 +83,6 @@ def _details(seen: Survey, progress: Progress, console: Console) -> Page:
         parts.append(Text(f"  why: python -m hidden_subnet logs {bad[0].folder}"))
     if seen.stopped is not None:
         parts.append(Text(f"stopped ({seen.stopped}): the command that launched it goes on"))
-    running = [job for job in jobs if job.state == "running"]
-    if running:
-        parts.append(picture(jobs, labels(jobs), progress, seen.slots, console))
-    said = summary(jobs, [now(job) for job in running], progress, seen.slots)
-    if not running:
-        parts.append(Text(said))
     return Page(parts, said, seen.goes_on)
 
 

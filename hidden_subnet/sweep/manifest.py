@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Sweep:
     def out(self) -> Path:
         return self.folder.parents[1]
 
-    @property
+    @cached_property
     def runs(self) -> list[Path]:
         return [self.out / folder_name(config) for config in self.configs]
 
@@ -63,9 +64,13 @@ def read(folder: Path) -> Sweep:
     launched = path.stat().st_mtime
     try:
         content = json.loads(path.read_text())
-        configs = [from_dict(run["settings"]) for run in content.pop("runs")]
+        runs = content.pop("runs")
+        configs = [from_dict(run["settings"]) for run in runs]
         if not configs:
             raise ValueError("it has no runs")
+        for config, run in zip(configs, runs, strict=True):
+            if folder_name(config) != run["name"]:
+                raise ValueError(f"the settings of {run['name']} are those of another run")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); the command that launched the sweep writes it anew") from None
     folder = folder.absolute()

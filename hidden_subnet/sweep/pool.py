@@ -100,19 +100,19 @@ def end(child: Child) -> str:
     return str(state)
 
 
-@functools.cache  # signals that come while it is started are lost
+@functools.cache
 def fork_server() -> "multiprocessing.context.ForkServerContext":
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    # It inherits that signals are ignored: Ctrl-C reaches it from the terminal, and Slurm signals every process of
-    # a step. And its children import the package that this process imported, which need not be the installed one.
-    before, path = {each: signal.signal(each, signal.SIG_IGN) for each in SIGNALS}, os.environ.get("PYTHONPATH")
+    # It inherits that signals are blocked: Ctrl-C reaches it from the terminal, and Slurm signals every process of a
+    # step. So do its children, for whom they wait until there is a handler. And these import the package that this
+    # process imported, which need not be the installed one.
+    before, path = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS), os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), path]))
     try:
         forkserver.ensure_running()
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if path is None:
             del os.environ["PYTHONPATH"]
         else:
@@ -135,6 +135,7 @@ def _stop_with_parent() -> None:
 def _child(config: Config, slots: Slots, origin: Origin, say: "Connection[tuple[str, str], Any]") -> None:
     """The whole life of a run's process."""
     with stop_signals(insist=False) as stopped:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # what came meanwhile comes now
         # The terminal sends Ctrl-C to every process; the worker alone decides, and asks its children with TERM.
         os.setsid()
         _stop_with_parent()

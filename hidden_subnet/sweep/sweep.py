@@ -16,7 +16,10 @@ from hidden_subnet.report.table import summarise, table
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import Job, jobs_of
 from hidden_subnet.sweep.manifest import Sweep
+from hidden_subnet.sweep.progress import Progress
 from hidden_subnet.sweep.view import View
+from hidden_subnet.trackers.sent import how_to_send
+from hidden_subnet.trackers.summary import is_tracked, report_sweep
 
 Execute = Callable[[Sweep, list[Job], Console], str]
 """Have the jobs executed; returns why it stopped before all were, or "". """
@@ -30,11 +33,10 @@ def run_sweep(configs: list[Config], label: str, workers: int | None, jobs_per_g
 def launch(configs: list[Config], label: str, execute: Execute) -> tuple[list[Job], int]:
     """Have `execute` do what is not done, print table and paths; returns the jobs and the exit code."""
     console = make_console()
-    known = [config for config in configs if not config.force and _is_done(config)]
-    already = f", {len(known)} of them finished before (force=true runs them anew)" if known else ""
-    name = manifest.sweep_name(label, configs)
-    console.print(f"sweep {name}: {count(len(configs))}{already}", highlight=False, soft_wrap=True)
     todo = [config for config in configs if config.force or not _is_done(config)]
+    known = len(configs) - len(todo)
+    already = f", {known} of them finished before (force=true runs them anew)" if known else ""
+    say(console, f"sweep {manifest.sweep_name(label, configs)}: {count(len(configs))}{already}")
     if todo:
         from hidden_subnet.prepare import prepare  # here is where torch loads
 
@@ -44,17 +46,18 @@ def launch(configs: list[Config], label: str, execute: Execute) -> tuple[list[Jo
     if any(job.state != "skipped" for job in jobs):  # another command may have done them since
         started = time.monotonic()
         reason = execute(sweep, jobs, console)
-        console.print(f"{standing(jobs)} in {time.monotonic() - started:.0f} s", highlight=False)
+        say(console, f"{standing(jobs)} in {time.monotonic() - started:.0f} s")
     code = finish(sweep, jobs, console)
     if reason:
         forced = any(config.force for config in configs)
-        console.print(
-            f"stopped ({reason}): the same command goes on where it was" + " (without force=true)" * forced,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"stopped ({reason}): the same command goes on where it was" + " (without force=true)" * forced)
         return jobs, 1 if any(job.final for job in jobs) else 130
     return jobs, code
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """A line as it is, however long: no markup, since what an exception says may look like it."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False, style=style)
 
 
 def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: list[Job], console: Console) -> str:
@@ -62,12 +65,8 @@ def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: li
     from hidden_subnet.sweep.worker import work
 
     slots = plan_slots([job.config for job in jobs if job.state != "skipped"], workers, jobs_per_gpu)
-    console.print(
-        f"{slots.count} at a time, {slots.threads} thread{'s' * (slots.threads > 1)} each; "
-        f"each run writes to {sweep.out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    threads = f"{slots.threads} thread{'s' * (slots.threads > 1)} each"
+    say(console, f"{slots.count} at a time, {threads}; each run writes to {sweep.out}")
     with View(console) as view:
         return work(sweep, slots, view.update, jobs=jobs).reason
 
@@ -93,25 +92,32 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
         console.print(table(summarise(runs)))
     failures = [job for job in jobs if job.state in ("failed", "lost")]
     for job in failures[:10]:
-        console.print(f"{job.state}: {job.folder.name}: {job.message}", style="red", highlight=False, soft_wrap=True)
+        say(console, f"{job.state}: {job.folder.name}: {job.message}", "red")
         error = record.working(job.folder) / record.ERROR
         if error.exists():
-            console.print(f"  traceback: {error}", highlight=False, soft_wrap=True)
+            say(console, f"  traceback: {error}")
     if len(failures) > 10:
-        console.print(f"... and {len(failures) - 10} more: python -m hidden_subnet status {sweep.folder}")
+        say(console, f"... and {len(failures) - 10} more: python -m hidden_subnet status {sweep.folder}")
     if failures:
-        console.print("the same command runs these again, from where they were", highlight=False)
+        say(console, "the same command runs these again, from where they were")
     drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
     for path in [write_results(sweep.out), *drawn]:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        say(console, f"wrote {path}")
+    if len(runs) == len(sweep.configs):
+        report_sweep(sweep.configs[0], sweep.name, sweep.folder, runs, drawn, partial(say, console))
+    if is_tracked(sweep.configs[0]):
+        for line in how_to_send([run.folder for run in runs if run.state == "done"], sweep.folder):
+            say(console, line)
     # By the jobs as well: a forced run that failed just now may still have its earlier result.
     return int(failures != [] or len(runs) < len(sweep.configs) or any(run.state != "done" for run in runs))
 
 
 def standing(jobs: list[Job]) -> str:
-    """ "3 done, 1 failed": those that this command had to do, by their states."""
+    """As in "3 done, 1 failed": those that this command had to do, by their states."""
     count = Counter(job.state for job in jobs if job.state != "skipped")
-    return ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
+    collapsed = Progress().collapsed([job for job in jobs if job.state == "done"])
+    flag = f" ({collapsed} collapsed)" if collapsed else ""
+    return ", ".join(f"{count[state]} {state}" + flag * (state == "done") for state in STATES if count[state])
 
 
 def finish_jobs(configs: list[Config], label: str) -> int:

@@ -41,7 +41,7 @@ def killed(cwd: Path, batch: int, *arguments: str) -> Path:
 
 def test_f01_sigkill_in_random_batches(tmp_path: Path, whole: tuple[Path, str]) -> None:
     undisturbed, batches = whole
-    rng, trials = random.Random(1), 30 if FULL else 4
+    rng, trials = random.Random(1), 30 if FULL else 3
     same = evaluating = 0
     for trial in range(trials):
         # Every third in an evaluation, which few batches are.
@@ -107,9 +107,10 @@ def test_f03_damaged_checkpoints(tmp_path: Path, whole: tuple[Path, str]) -> Non
     base = tmp_path / "base"
     killed(base, len(batches) // 2, "checkpoint.minutes=0")
     cases: list[tuple[Callable[[Path], None], Callable[[Path], None] | None]] = [
-        (flip_a_bit, None), (cut, None), (empty, None), (flip_a_bit, cut),
+        (flip_a_bit, None), (cut, None), (empty, None), (cut, flip_a_bit),
     ]  # fmt: skip
-    detected = same = 0
+    cases = cases if FULL else [cases[0], cases[-1]]
+    trials, detected, same = len(cases), 0, 0
     for number, (damage, to_older) in enumerate(cases):
         cwd = tmp_path / str(number)
         shutil.copytree(base, cwd)
@@ -122,7 +123,5 @@ def test_f03_damaged_checkpoints(tmp_path: Path, whole: tuple[Path, str]) -> Non
         assert again.returncode == 0, again.stdout + again.stderr
         detected += ("starts anew" if to_older else "goes on from the one before it") in again.stdout
         same += difference(folder, undisturbed) == ""
-    figure(f"F3: damaged checkpoints detected {detected}/{len(cases)}, bit-identical at the end {same}/{len(cases)}")
-    assert detected == same == len(cases)
-
-
+    figure(f"F3: damaged checkpoints detected {detected}/{trials}, bit-identical at the end {same}/{trials}")
+    assert detected == same == trials

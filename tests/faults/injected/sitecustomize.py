@@ -1,8 +1,8 @@
 """Python loads this at its start where its folder is on PYTHONPATH: a fault, where HIDDEN_SUBNET_FAULT says.
 
-{"do": what, "event": an audit event of Python, "path": a pattern, "once": a file}: at the first event whose paths match
-the pattern (at every one, without "once") the process does `what`: so faults strike between any two things that a
-process does to its files, wherever that process came from.
+{"do": what, "event": an audit event of Python, "path": a pattern, "once": a file}: at the first event whose paths (for
+open: path and mode) match the pattern (at every one, without "once") the process does `what`: so faults strike between
+any two things that a process does to its files, wherever that process came from.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def _do(fault: dict[str, Any]) -> None:
             raise UnpicklableError("injected")
         case "sys.exit":
             sys.exit("injected")
-        case "exit 0":
+        case "_exit":
             os._exit(0)
         case "memory":
             _memory()
@@ -65,7 +65,7 @@ def _watch(fault: dict[str, Any]) -> None:
     def at(event: str, arguments: tuple[Any, ...]) -> None:
         if event != fault["event"]:
             return
-        paths = [os.fsdecode(each) for each in arguments[:2] if isinstance(each, str | bytes)]
+        paths = [os.fsdecode(each) for each in arguments[:2] if isinstance(each, str | bytes | os.PathLike)]
         if not pattern.search(" ".join(paths)):
             return
         if "once" in fault:

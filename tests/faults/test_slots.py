@@ -1,0 +1,149 @@
+"""GPUs as slots of a machine, shared by processes that may be killed; and one run under every launcher."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from real import ROOT, SMALL, ended, figure, folders, launch, owner, rows, standing, start, surroundings
+
+from hidden_subnet import checkpoints, provenance, record
+from hidden_subnet.config import Config
+from hidden_subnet.sweep import manifest
+
+pytestmark = pytest.mark.slow
+# One of the runs that want a GPU: waits for a slot, says which and when, holds it for a while.
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from hidden_subnet.sweep.gpus import hold_one
+folder, log, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+while (held := hold_one(["gpu0", "gpu1"], 1, folder)) is None:
+    time.sleep(0.002)
+file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+os.write(file, f"{time.monotonic()} enter {held[0]} {os.getpid()}\\n".encode())
+time.sleep(seconds)
+os.write(file, f"{time.monotonic()} leave {held[0]} {os.getpid()}\\n".encode())
+"""
+
+
+def test_f15_two_gpus_and_killed_holders(tmp_path: Path) -> None:
+    rng, log = random.Random(15), tmp_path / "log"
+    log.touch()
+    runs = {}
+    for number in range(8):
+        # Every second one would hold its slot for ever, and is killed.
+        seconds = 1000.0 if number % 2 else 0.3
+        run = start(tmp_path, "-c", HOLDER, str(tmp_path / "locks"), str(log), str(seconds))
+        runs[run.pid] = run, seconds
+    killed: dict[int, float] = {}
+
+    def holding() -> list[list[str]]:
+        lines = [line.split() for line in log.read_text().splitlines()]
+        over = {int(line[3]) for line in lines if line[1] == "leave"} | killed.keys()
+        return [line for line in lines if line[1] == "enter" and int(line[3]) not in over]
+
+    most = 0
+    while len(log.read_text().splitlines()) < 8 + 4 or len(killed) < 4:
+        now = holding()
+        for gpu in ("gpu0", "gpu1"):
+            most = max(most, sum(line[2] == gpu for line in now))
+        for line in now:
+            pid = int(line[3])
+            if runs[pid][1] == 1000.0 and rng.random() < 0.2:
+                killed[pid] = time.monotonic()
+                os.kill(pid, signal.SIGKILL)
+        assert all(run.poll() in (None, 0, -signal.SIGKILL) for run, _ in runs.values())
+        time.sleep(0.05)
+    for run, _ in runs.values():
+        ended(run)
+    # By what the holders wrote, which no look from outside can miss: each enters after the one before it is over.
+    over = {int(pid): float(at) for at, what, _, pid in map(str.split, log.read_text().splitlines()) if what == "leave"}
+    over |= killed
+    entered = sorted((gpu, float(at), int(pid)) for at, what, gpu, pid in map(str.split, log.read_text().splitlines())
+                     if what == "enter")  # fmt: skip
+    waited = []
+    for (gpu, _, pid), (other, at, _) in pairwise(entered):
+        if gpu == other:
+            assert at >= over[pid], "two held a GPU"
+            if pid in killed:
+                waited.append(at - over[pid])
+    assert len(killed) == 4
+    assert {gpu for gpu, _, _ in entered} == {"gpu0", "gpu1"}
+    assert len(entered) == 8
+    figure(
+        f"F15: 8 runs on 2 GPU slots, {len(killed)} holders SIGKILLed: at most {most} holder a slot, "
+        f"a killed one's slot is taken again within {1000 * max(waited):.0f} ms"
+    )
+    assert most == 1
+
+
+# A worker whose machine has two GPUs, as far as CUDA_VISIBLE_DEVICES goes.
+WORKER = """
+import sys
+from pathlib import Path
+from hidden_subnet.sweep.manifest import read
+from hidden_subnet.sweep.pool import Slots
+from hidden_subnet.sweep.worker import work
+if __name__ == "__main__":
+    work(read(Path(sys.argv[1])), Slots(count=4, threads=1, gpus=["0", "1"]), lambda jobs: None)
+"""
+
+
+def test_f15_each_run_sees_its_gpu(tmp_path: Path, compose: Callable[..., Config]) -> None:
+    runs = [*SMALL, "train.epochs=40", "train.device=cpu", f"out={tmp_path / 'runs'}"]
+    sweep = manifest.write([compose(*runs, f"seed={seed}") for seed in range(8)], "gpus", provenance.of_command())
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    env = surroundings(TMPDIR=str(tmp_path), CUDA_VISIBLE_DEVICES="0,1", PYTHONPATH=str(ROOT))
+    worker = start(tmp_path, str(script), str(sweep.folder), env=env)
+    most, killed = 0, ""
+    while worker.poll() is None:
+        held: dict[str, set[int]] = {"0": set(), "1": set()}
+        for folder in folders(tmp_path):
+            try:
+                gpu = json.loads((record.working(folder) / record.PROVENANCE).read_text())["gpus"]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if (pid := owner(folder)) and rows(folder) >= 2:
+                held[gpu].add(pid)
+                if not killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed = folder.name
+        for pids in held.values():
+            # Those that are alive still were so together.
+            most = max(most, sum(Path(f"/proc/{pid}").exists() for pid in pids))
+        time.sleep(0.01)
+    said = ended(worker)
+    states = {folder.name: standing(folder).state for folder in folders(tmp_path)}
+    assert states.pop(killed) == "lost", said
+    assert list(states.values()) == ["done"] * 7, said
+    seen = {json.loads((tmp_path / "runs" / name / record.PROVENANCE).read_text())["gpus"] for name in states}
+    figure(
+        f"F15: a worker with 4 slots and 2 GPUs, 8 runs, one killed: at most {most} run a GPU, "
+        f"the others done, CUDA_VISIBLE_DEVICES of the runs {sorted(seen)}"
+    )
+    assert most == 1
+    assert seen == {"0", "1"}
+
+
+def test_f18_one_run_under_every_launcher(tmp_path: Path) -> None:
+    digests = {}
+    for launcher in ("basic", "local", "submitit_local"):
+        cwd = tmp_path / launcher
+        said = launch(cwd, "-m", f"hydra/launcher={launcher}", "prune_rate=0.5", "data.crop=1", *SMALL)
+        assert said.returncode == 0, said.stdout + said.stderr
+        [folder] = folders(cwd)
+        trained = checkpoints.load(folder / "checkpoints" / record.LAST)["trained"]
+        digest = hashlib.sha256()
+        for name in sorted(trained):
+            digest.update(name.encode() + trained[name].numpy().tobytes())
+        digests[launcher] = digest.hexdigest()
+    figure(f"F18: one run under {', '.join(digests)}: {len(set(digests.values()))} hash of the scores")
+    assert len(set(digests.values())) == 1

@@ -1,0 +1,445 @@
+"""Claims: one owner at a time, takeover of the dead and the silent, a commit that only one can make."""
+
+import ctypes
+import errno
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hidden_subnet import claims, record
+from hidden_subnet.claims import Attempt, BusyError, Observer, settle, standing, take
+
+SILENT = 60.0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs" / "run-0123456789ab"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def observer(run: Path) -> Observer:
+    return Observer(run.parent)
+
+
+def claim(run: Path, *, fresh: bool = False) -> Attempt:
+    return take(run, claims.this_process("worker", SILENT), observer(run), fresh=fresh)
+
+
+def state(run: Path) -> str:
+    return standing(run, observer(run)).state
+
+
+def work(attempt: Attempt, epochs: int = 1) -> None:
+    """The files that an execution leaves, without its result."""
+    folder = attempt.folder
+    for name in (record.FIRST, record.BEST, record.LAST, record.RESUME):
+        (folder / "checkpoints" / name).write_text(f"{name} of {attempt.number}")
+    for epoch in range(record.count_rows(folder), epochs + 1):
+        record.append_row(folder, {"epoch": epoch})
+    (folder / record.LOG).write_text(f"log of {attempt.number}\n")
+    record.write_json(folder / record.PROVENANCE, {"by": attempt.number})
+
+
+def result(attempt: Attempt) -> None:
+    record.write_json(attempt.folder / record.RESULT, {"by": attempt.number, "seconds": 0.1 * attempt.number})
+
+
+def fall_silent(attempt: Attempt) -> None:
+    long_ago = os.stat(attempt.folder / claims.CLAIM).st_mtime - SILENT - 10
+    os.utime(attempt.folder / claims.CLAIM, (long_ago, long_ago))
+
+
+def in_child(do: Callable[[], Any]) -> int:
+    """The exit code of a child that does it (minus the signal that killed it)."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            do()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def race(run: Path, barrier: Barrier, number: int) -> None:
+    barrier.wait()
+    try:
+        claim(run)
+        code = 0
+    except BusyError:
+        code = 3
+    barrier.wait()
+    os._exit(code)
+
+
+def test_of_many_processes_one_gets_the_claim(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for trial in range(10):
+        run = tmp_path / str(trial)
+        run.mkdir()
+        barrier = context.Barrier(6)
+        racers = [context.Process(target=race, args=(run, barrier, number)) for number in range(6)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join(60)
+        assert sorted(racer.exitcode or 0 for racer in racers) == [0, 3, 3, 3, 3, 3]
+        assert os.listdir(run / record.ATTEMPTS) == ["1"]
+
+
+def test_owner_that_lives_keeps_its_run(run: Path) -> None:
+    assert state(run) == "queued"
+    claim(run)
+    assert state(run) == "running"
+    with pytest.raises(BusyError, match=f"process {os.getpid()}"):
+        claim(run)
+
+
+def test_dead_owner_is_taken_over_with_what_it_left(run: Path) -> None:
+    def die() -> None:
+        work(claim(run), epochs=2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(die) == -signal.SIGKILL
+    now = standing(run, observer(run))
+    assert (now.state, now.attempt, now.ended_at) == ("lost", 1, None)
+    assert "died" in now.message
+    second = claim(run)
+    assert second.number == 2
+    assert [row["epoch"] for row in record.read_rows(second.folder)] == [0, 1, 2]
+    assert (second.folder / "checkpoints" / record.RESUME).read_text() == f"{record.RESUME} of 1"
+    assert (second.folder / record.LOG).read_text() == "log of 1\n"
+    first = run / record.ATTEMPTS / "1"
+    assert json.loads((first / claims.ENDED).read_text())["state"] == "lost"
+    assert not (first / "checkpoints" / record.RESUME).exists()  # the large one, once it is had
+
+
+def test_zombie_is_dead(run: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        claim(run)
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert state(run) == "lost"
+    finally:
+        os.waitpid(pid, 0)
+
+
+def test_another_process_with_the_pid_of_the_dead_is_not_it(run: Path) -> None:
+    attempt = claim(run)
+    content = json.loads((attempt.folder / claims.CLAIM).read_text())
+    (attempt.folder / claims.CLAIM).write_text(json.dumps({**content, "started": "1"}))
+    assert state(run) == "lost"
+
+
+def foreign(run: Path, **other: Any) -> Attempt:
+    """A claim of another machine, where nobody here can see whether its process lives."""
+    me = replace(claims.this_process("worker", SILENT), host="elsewhere", machine="another boot", **other)
+    return take(run, me, observer(run))
+
+
+def test_silent_owner_is_passed_over_and_cannot_commit(run: Path) -> None:
+    first = foreign(run)
+    work(first)
+    fall_silent(first)
+    assert "no sign of life" in standing(run, observer(run)).message
+    second = claim(run)
+    assert first.is_passed_over()
+    assert not second.is_passed_over()
+    work(second)
+    result(second)
+    result(first)
+    assert second.commit()
+    assert not first.commit()
+    assert json.loads((run / record.RESULT).read_text())["by"] == 2
+    claims.end(first.folder, "failed", "its folder is gone")
+    assert not (run / record.ATTEMPTS).exists()
+
+
+def test_silent_owner_that_wakes_first_commits_and_its_successor_does_not(run: Path) -> None:
+    first = foreign(run)
+    work(first)
+    fall_silent(first)
+    second = claim(run)
+    work(second)
+    result(first)
+    result(second)
+    assert first.commit()
+    assert second.is_passed_over()
+    assert not second.commit()
+    second.drop()
+    assert json.loads((run / record.RESULT).read_text())["by"] == 1
+    assert [(entry["number"], entry["state"]) for entry in claims.history(run)] == [(1, "done")]
+    assert not (run / record.ATTEMPTS).exists()
+
+
+def test_silent_process_of_this_machine_is_alive_unless_it_is_stopped(run: Path) -> None:
+    pid = os.fork()
+    if pid == 0:
+        claim(run)
+        signal.pause()
+    try:
+        while state(run) != "running":
+            time.sleep(0.01)
+        before = os.stat(run / record.ATTEMPTS / "1" / claims.CLAIM).st_mtime - SILENT - 10
+        os.utime(run / record.ATTEMPTS / "1" / claims.CLAIM, (before, before))
+        assert state(run) == "running"
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        assert state(run) == "lost"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_heartbeat_is_a_sign_of_life_and_tells_who_is_passed_over(run: Path) -> None:
+    me = replace(claims.this_process("worker", 1.0), machine="another boot")
+    first = take(run, me, observer(run))
+    fall_silent(first)
+    with first:
+        beaten = False
+        for _ in range(600):
+            beaten = beaten or state(run) == "running"
+            if beaten:
+                break
+            first.passed_over.wait(0.05)
+        assert beaten
+        (run / record.ATTEMPTS / "2").mkdir()
+        assert first.passed_over.wait(60)
+
+
+def test_numbers_are_never_used_again(run: Path) -> None:
+    first = claim(run)
+    work(first)
+    result(first)
+    assert first.commit()
+    assert not (run / record.ATTEMPTS).exists()
+    second = claim(run, fresh=True)
+    assert second.number == 2
+    record.clear(run)
+    work(second)
+    result(second)
+    assert second.commit()
+    assert [(entry["number"], entry["state"]) for entry in claims.history(run)] == [(1, "done"), (2, "done")]
+    assert claim(run, fresh=True).number == 3
+
+
+def test_fresh_attempt_takes_nothing_over(run: Path) -> None:
+    first = claim(run)
+    work(first)
+    claims.end(first.folder, "failed", "it did")
+    second = claim(run, fresh=True)
+    assert record.read_rows(second.folder) == []
+    assert os.listdir(second.folder / "checkpoints") == []
+
+
+def test_history_tells_every_attempt(run: Path) -> None:
+    for ended in ("failed", "interrupted"):
+        attempt = claim(run)
+        work(attempt)
+        claims.end(attempt.folder, ended, f"{ended}, it said")
+        assert state(run) == ended
+
+    def die() -> None:
+        work(claim(run))
+        os._exit(0)
+
+    in_child(die)
+    last = claim(run)
+    work(last)
+    result(last)
+    assert last.commit()
+    told = json.loads((run / record.PROVENANCE).read_text())
+    assert told["by"] == 4
+    assert [(entry["number"], entry["state"]) for entry in told["attempts"]] == [
+        (1, "failed"), (2, "interrupted"), (3, "lost"), (4, "done"),
+    ]  # fmt: skip
+    assert told["attempts"][0]["message"] == "failed, it said"
+    assert "died" in told["attempts"][2]["message"]
+    assert told["attempts"][3]["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"host": 1}', "\x00"])
+def test_damaged_claim_is_a_lost_run(content: str, run: Path) -> None:
+    attempt = claim(run)
+    (attempt.folder / claims.CLAIM).write_text(content)
+    assert state(run) == "lost"
+    assert claim(run).number == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_damaged_end_is_a_lost_run(content: str, run: Path) -> None:
+    attempt = claim(run)
+    (attempt.folder / claims.ENDED).write_text(content)
+    assert state(run) == "lost"
+    assert claim(run).number == 2
+
+
+def test_owner_on_another_machine_is_judged_by_its_silence(run: Path) -> None:
+    attempt = foreign(run, pid=1)
+    assert state(run) == "running"
+    fall_silent(attempt)
+    assert state(run) == "lost"
+
+
+@pytest.mark.parametrize(
+    ("said", "late", "expected"),
+    [
+        ({"12_3": "RUNNING"}, True, "running"),
+        ({"12_3": "COMPLETING"}, True, "running"),
+        ({"12_3": "NODE_FAIL"}, True, "lost"),
+        ({"12_3": "PENDING"}, True, "lost"),  # queued again, so not executing
+        ({"12_4": "RUNNING"}, True, "lost"),
+        (None, True, "running"),
+        ({"12_3": "NODE_FAIL"}, False, "running"),  # nobody asks yet
+    ],
+)
+def test_owner_under_slurm_is_judged_by_its_job_once_it_is_late(
+    said: dict[str, str] | None, late: bool, expected: str, run: Path
+) -> None:
+    attempt = foreign(run, slurm="12_3")
+    if late:
+        before = os.stat(attempt.folder / claims.CLAIM).st_mtime - SILENT / 2
+        os.utime(attempt.folder / claims.CLAIM, (before, before))
+    assert standing(run, Observer(run.parent, lambda: said)).state == expected
+
+
+def contents(run: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(run)): path.read_text()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.suffix != ".tmp"
+    }
+
+
+def test_settle_goes_on_wherever_it_was_killed(run: Path) -> None:
+    earlier = claim(run)
+    work(earlier)
+    claims.end(earlier.folder, "failed", "it did")
+    last = claim(run)
+    work(last, epochs=2)
+    result(last)
+    (run / record.ATTEMPTS / ".deadbeef").mkdir()  # a claim whose owner died while it prepared it
+    os.link(last.folder / record.RESULT, run / record.RESULT)
+    base = run.parent / "base"
+    shutil.copytree(run, base, copy_function=os.link)
+    settle(run)
+    settled = contents(run)
+    assert set(settled) == {
+        record.RESULT, record.METRICS, record.LOG, record.PROVENANCE,
+        "checkpoints/first.ckpt", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+    }  # fmt: skip
+    assert not (run / record.ATTEMPTS).exists()
+    settle(run)
+    assert contents(run) == settled
+    changes = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "open"}
+    kills = 0
+    while True:
+        shutil.rmtree(run)
+        shutil.copytree(base, run, copy_function=os.link)
+        if in_child(lambda at=kills + 1: settle_and_die(run, changes, at)) == 0:
+            break
+        kills += 1
+        assert state(run) == "done"
+        assert record.count_rows(record.working(run)) == 3  # whoever reads now finds all
+        settle(run)
+        assert contents(run) == settled, kills
+        assert not (run / record.ATTEMPTS).exists(), kills
+    assert kills > 20
+
+
+def settle_and_die(run: Path, events: set[str], at: int) -> None:
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in events:
+            seen += 1
+            if seen == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    settle(run)
+
+
+def forbid_links() -> None:
+    """Have the kernel refuse link and linkat to this process, as it does on a file system without hard links."""
+    numbers = {"x86_64": (86, 265), "aarch64": (37, 37)}[platform.machine()]
+    load, equal, give = 0x20, 0x15, 0x06
+    program = [
+        (load, 0, 0, 0),
+        (equal, 1, 0, numbers[0]),
+        (equal, 0, 1, numbers[1]),
+        (give, 0, 0, 0x00050000 | errno.EPERM),
+        (give, 0, 0, 0x7FFF0000),
+    ]
+
+    class Filter(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.POINTER(Filter))]
+
+    filters = (Filter * len(program))(*program)
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, seccomp, filter_mode = 38, 22, 2
+    assert libc.prctl(no_new_privileges, 1, 0, 0, 0) == 0
+    assert libc.prctl(seccomp, filter_mode, ctypes.byref(Program(len(program), filters)), 0, 0) == 0
+
+
+def test_file_system_without_hard_links(run: Path) -> None:
+    def forbidden() -> None:
+        forbid_links()
+        with pytest.raises(PermissionError):
+            os.link(run, run.with_name("link"))
+        first = claim(run)
+        work(first)
+        claims.end(first.folder, "interrupted", "saved")
+        second = foreign(run)
+        assert (second.folder / "checkpoints" / record.RESUME).read_text() == f"{record.RESUME} of 1"
+        work(second)
+        result(second)
+        fall_silent(second)
+        third = claim(run)
+        work(third)
+        result(third)
+        assert second.commit()
+        assert not third.commit()
+        third.drop()
+
+    assert in_child(forbidden) == 0
+    assert json.loads((run / record.RESULT).read_text())["by"] == 2
+    assert (run / record.LOG).read_text() == "log of 2\n"
+    assert not (run / record.ATTEMPTS).exists()
+
+
+def test_without_hard_links_settle_goes_on_too(run: Path) -> None:
+    attempt = claim(run)
+    work(attempt)
+    result(attempt)
+    shutil.copyfile(attempt.folder / record.RESULT, run / record.RESULT)  # committed, and killed there
+    assert record.working(run) == attempt.folder
+    settle(run)
+    assert (run / record.METRICS).exists()
+    assert not (run / record.ATTEMPTS).exists()
+
+
+def test_dropped_claim_leaves_nothing(run: Path) -> None:
+    claim(run).drop()
+    assert os.listdir(run) == []
+    assert state(run) == "queued"
