@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -25,13 +26,18 @@ Execute = Callable[[Sweep, list[Job], Console], str]
 """Have the jobs executed; returns why it stopped before all were, or "". """
 
 
-def run_sweep(configs: list[Config], label: str, workers: int | None, jobs_per_gpu: int = 1) -> tuple[list[Job], int]:
+def run_sweep(
+    configs: list[Config], label: str, workers: int | None, jobs_per_gpu: int = 1, *, report: bool = True
+) -> tuple[list[Job], int]:
     """A sweep on this machine, in as many slots as it has GPUs or cores (or `workers`); the jobs and the exit code."""
-    return launch(configs, label, partial(_execute_here, workers, jobs_per_gpu))
+    return launch(configs, label, partial(_execute_here, workers, jobs_per_gpu), report=report)
 
 
-def launch(configs: list[Config], label: str, execute: Execute) -> tuple[list[Job], int]:
-    """Have `execute` do what is not done, print table and paths; returns the jobs and the exit code."""
+def launch(configs: list[Config], label: str, execute: Execute, *, report: bool = True) -> tuple[list[Job], int]:
+    """Have `execute` do what is not done, print table and paths; returns the jobs and the exit code.
+
+    Without `report` only the failures are told: the runs are a part of something that ends in a table of its own.
+    """
     console = make_console()
     todo = [config for config in configs if config.force or not _is_done(config)]
     known = len(configs) - len(todo)
@@ -47,7 +53,10 @@ def launch(configs: list[Config], label: str, execute: Execute) -> tuple[list[Jo
         started = time.monotonic()
         reason = execute(sweep, jobs, console)
         say(console, f"{standing(jobs)} in {time.monotonic() - started:.0f} s")
-    code = finish(sweep, jobs, console)
+    if report:
+        code = finish(sweep, jobs, console)
+    else:
+        code = int(tell_failures(sweep, jobs, console) or any(job.state not in ("done", "skipped") for job in jobs))
     if reason:
         forced = any(config.force for config in configs)
         say(console, f"stopped ({reason}): the same command goes on where it was" + " (without force=true)" * forced)
@@ -90,6 +99,21 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     runs = [read_run(folder) for folder in sweep.runs if (folder / record.CONFIG).exists()]
     if runs:
         console.print(table(summarise(runs)))
+    failures = tell_failures(sweep, jobs, console)
+    drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
+    for path in [write_results(sweep.out), *drawn]:
+        say(console, f"wrote {path}")
+    if len(runs) == len(sweep.configs):
+        report_sweep(sweep.configs[0], sweep.name, sweep.folder, runs, drawn, partial(say, console))
+    if is_tracked(sweep.configs[0]):
+        for line in how_to_send([run.folder for run in runs if run.state == "done"], sweep.folder):
+            say(console, line)
+    # By the jobs as well: a forced run that failed just now may still have its earlier result.
+    return int(failures or len(runs) < len(sweep.configs) or any(run.state != "done" for run in runs))
+
+
+def tell_failures(sweep: Sweep, jobs: list[Job], console: Console) -> bool:
+    """A line for each run that failed or was lost, and where its traceback lies; false if none was."""
     failures = [job for job in jobs if job.state in ("failed", "lost")]
     for job in failures[:10]:
         say(console, f"{job.state}: {job.folder.name}: {job.message}", "red")
@@ -100,16 +124,7 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
         say(console, f"... and {len(failures) - 10} more: python -m hidden_subnet status {sweep.folder}")
     if failures:
         say(console, "the same command runs these again, from where they were")
-    drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
-    for path in [write_results(sweep.out), *drawn]:
-        say(console, f"wrote {path}")
-    if len(runs) == len(sweep.configs):
-        report_sweep(sweep.configs[0], sweep.name, sweep.folder, runs, drawn, partial(say, console))
-    if is_tracked(sweep.configs[0]):
-        for line in how_to_send([run.folder for run in runs if run.state == "done"], sweep.folder):
-            say(console, line)
-    # By the jobs as well: a forced run that failed just now may still have its earlier result.
-    return int(failures != [] or len(runs) < len(sweep.configs) or any(run.state != "done" for run in runs))
+    return bool(failures)
 
 
 def standing(jobs: list[Job]) -> str:
@@ -121,6 +136,8 @@ def standing(jobs: list[Job]) -> str:
 
 
 def finish_jobs(configs: list[Config], label: str) -> int:
-    """The end of a sweep whose jobs one of Hydra's own launchers has executed; the exit code."""
-    sweep = manifest.write(configs, label, provenance.of_command())
+    """The end of a sweep whose jobs others have executed already; the exit code."""
+    sweep = replace(
+        manifest.write(configs, label, provenance.of_command()), launched=0.0
+    )  # so no failure is an old one
     return finish(sweep, jobs_of(sweep, Observer(sweep.out)), make_console())

@@ -36,6 +36,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLau
 class LocalLauncher(Launcher):  # type: ignore[misc]
     label = "jobs"
     """Of the sweep's name, where another sweeper than ours launches; that sweeper may set it."""
+    report = True
+    """Whether what it executes ends in a table and a figure; the same sweeper may have one for all its batches."""
 
     def __init__(self, workers: int | None = None, jobs_per_gpu: int = 1) -> None:
         self.workers, self.jobs_per_gpu = workers, jobs_per_gpu
@@ -92,4 +94,4 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         """Have the runs executed; the jobs and the exit code."""
         from hidden_subnet.sweep.sweep import run_sweep
 
-        return run_sweep(configs, label, self.workers, self.jobs_per_gpu)
+        return run_sweep(configs, label, self.workers, self.jobs_per_gpu, report=self.report)

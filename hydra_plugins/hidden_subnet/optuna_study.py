@@ -133,7 +133,7 @@ class Batches(Launcher):  # type: ignore[misc]
         for number, lines in enumerate(chosen, initial_job_idx + 1):
             print(f"trial {number} of {self.planned}: {' '.join(lines)}", flush=True)
         if isinstance(self.launcher, LocalLauncher):
-            self.launcher.label = self.label
+            self.launcher.label, self.launcher.report = self.label, False
             returns = self.launcher.launch(job_overrides, initial_job_idx)
         else:
             returns = launch_jobs(self.launcher, job_overrides, configs, self.label, initial_job_idx)

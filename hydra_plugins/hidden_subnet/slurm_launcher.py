@@ -73,7 +73,7 @@ class SlurmLauncher(LocalLauncher):
         ours = {name: self.settings[name] for name in OURS}
         array = Array(parameters=_parameters(self.settings), **ours)
         try:
-            jobs, code = launch(configs, label, array.execute)
+            jobs, code = launch(configs, label, array.execute, report=self.report)
         except Left as left:
             sys.exit(left.code)
         return jobs, 1 if array.deserted else code
