@@ -13,7 +13,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -107,6 +107,7 @@ def fork_server() -> "multiprocessing.context.ForkServerContext":
     # It inherits that signals are blocked: Ctrl-C reaches it from the terminal, and Slurm signals every process of a
     # step. So do its children, for whom they wait until there is a handler. And these import the package that this
     # process imported, which need not be the installed one.
+    resource_tracker.ensure_running()  # here, since in starting it unblocks INT and TERM
     before, path = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS), os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), path]))
     try:
