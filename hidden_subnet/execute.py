@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hidden_subnet import claims, provenance, record
+from hidden_subnet import claims, owners, provenance, record
 from hidden_subnet.config import Config
 from hidden_subnet.experiment import choose_device, run
 from hidden_subnet.fit import Hooks, InterruptedRun, Row
@@ -62,12 +62,14 @@ def execute(
         claims.settle(folder)
         if not config.force:
             return Outcome("skipped", folder, record.read_result(folder))
-    me = claims.this_process(origin.worker, config.claim.silent_seconds)
+    me = owners.this_process(origin.worker, config.claim.silent_seconds)
     try:
-        attempt = claims.take(folder, me, claims.Observer(folder.parent), fresh=config.force)
+        attempt = claims.take(folder, me, owners.Observer(folder.parent), fresh=config.force)
     except claims.BusyError as error:
         return Outcome("busy", folder, message=str(error))
     if config.force:
+        if record.attempts(folder)[-1:] != [attempt.number]:  # two forced executions at once
+            return _passed_over(attempt)
         record.clear(folder)
     elif (folder / record.RESULT).exists():  # done between the look and the claim
         attempt.drop()

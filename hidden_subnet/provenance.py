@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hidden_subnet.claims import Owner
+from hidden_subnet.owners import Owner
 from hidden_subnet.redact import redacted
 
 PACKAGES = ("hidden_subnet", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "submitit", "wandb")

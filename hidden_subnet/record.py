@@ -127,10 +127,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def clear(folder: Path) -> None:
     """Forget what an earlier execution left, its result first: without it the run counts as not done."""
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     for name in (RESULT, METRICS, LOG, WANDB_ID):  # the provenance stays: it counts the attempts
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def read_rows(folder: Path) -> list[dict[str, float]]:

@@ -105,10 +105,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"config", "data", "models"},
     "record": {"config", "identity"},
     "checkpoints": {"record"},
-    "trackers": {"check", "claims", "config", "identity", "record", "report"},
-    "claims": {"record"},
-    "provenance": {"claims", "redact"},
-    "report": {"claims", "config", "data", "identity", "models", "record"},
+    "trackers": {"check", "claims", "owners", "config", "identity", "record", "report"},
+    "owners": set(),
+    "claims": {"owners", "record"},
+    "provenance": {"owners", "redact"},
+    "report": {"claims", "owners", "config", "data", "identity", "models", "record"},
 }
 
 

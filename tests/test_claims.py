@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from hidden_subnet import claims, record
-from hidden_subnet.claims import Attempt, BusyError, Observer, settle, standing, take
+from hidden_subnet import claims, owners, record
+from hidden_subnet.claims import Attempt, BusyError, settle, standing, take
+from hidden_subnet.owners import Observer
 
 SILENT = 60.0
 
@@ -36,7 +37,7 @@ def observer(run: Path) -> Observer:
 
 
 def claim(run: Path, *, fresh: bool = False) -> Attempt:
-    return take(run, claims.this_process("worker", SILENT), observer(run), fresh=fresh)
+    return take(run, owners.this_process("worker", SILENT), observer(run), fresh=fresh)
 
 
 def state(run: Path) -> str:
@@ -149,7 +150,7 @@ def test_another_process_with_the_pid_of_the_dead_is_not_it(run: Path) -> None:
 
 def foreign(run: Path, **other: Any) -> Attempt:
     """A claim of another machine, where nobody here can see whether its process lives."""
-    me = replace(claims.this_process("worker", SILENT), host="elsewhere", machine="another boot", **other)
+    me = replace(owners.this_process("worker", SILENT), host="elsewhere", machine="another boot", **other)
     return take(run, me, observer(run))
 
 
@@ -208,7 +209,7 @@ def test_silent_process_of_this_machine_is_alive_unless_it_is_stopped(run: Path)
 
 
 def test_heartbeat_is_a_sign_of_life_and_tells_who_is_passed_over(run: Path) -> None:
-    me = replace(claims.this_process("worker", 1.0), machine="another boot")
+    me = replace(owners.this_process("worker", 1.0), machine="another boot")
     first = take(run, me, observer(run))
     fall_silent(first)
     with first:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hidden_subnet import claims, record
+from hidden_subnet import claims, owners, record
 from hidden_subnet.__main__ import main
-from hidden_subnet.claims import Observer
 from hidden_subnet.commands.names import find_run, find_sweep
 from hidden_subnet.commands.survey import onlooker, survey
 from hidden_subnet.config import Config
 from hidden_subnet.execute import Display, Origin, execute
+from hidden_subnet.owners import Observer
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import Job
 from hidden_subnet.sweep.progress import Now, Progress, counts, labels
@@ -84,7 +84,7 @@ def run_of(out: Path, word: str) -> Path:
 def executed(out: Path) -> Iterator[Path]:
     """The run pr0.4, which a process is executing: this one."""
     folder = run_of(out, "pr0.4")
-    with claims.take(folder, claims.this_process("test", 90), Observer(out)):
+    with claims.take(folder, owners.this_process("test", 90), Observer(out)):
         yield folder
 
 
@@ -203,7 +203,7 @@ def test_status_shows_what_is_executed(out: Path, executed: Path, call: Call) ->
 def test_status_shows_a_single_run(out: Path, compose: Compose, call: Call) -> None:
     config = compose(*TINY, "seed=5", f"out={out}")
     folder = record.open_folder(config)
-    with claims.take(folder, claims.this_process("", 90), Observer(out)):
+    with claims.take(folder, owners.this_process("", 90), Observer(out)):
         assert f"{folder.name}: running" in call("status")[1]
     assert f"{folder.name}: running" in call("status")[1]  # its process lives
 
@@ -217,7 +217,7 @@ def test_status_of_a_stopped_sweep(out: Path, call: Call) -> None:
 def test_workers_that_live_and_that_died(out: Path, call: Call) -> None:
     [folder] = manifest.find(out)
     (folder / manifest.WORKERS).mkdir()
-    me = claims.this_process("me", 90)
+    me = owners.this_process("me", 90)
     for name, owner in (("me", me), ("dead", replace(me, started="0"))):
         (folder / manifest.WORKERS / f"{name}.json").write_text(json.dumps({**asdict(owner), "slots": 3}))
     (folder / manifest.WORKERS / "torn.json").write_text("{")

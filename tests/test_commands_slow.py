@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hidden_subnet import record
-from hidden_subnet.claims import Observer
+from hidden_subnet.owners import Observer
 from hidden_subnet.report.runs import read_runs
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.presence import workers

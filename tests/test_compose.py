@@ -103,12 +103,12 @@ def test_random_jobs_are_composed_as_hydra_composes_them(context: HydraContext) 
     source, given = random.Random(0), master(context)
     composer = Composer(context, given)
     ended = []
-    for _ in range(100):
+    for _ in range(30):
         job = random_job(source)
         expected = ends(None, context, given, job)
         assert ends(composer, context, given, job) == expected, job
         ended.append(expected[0])
-    assert min(ended.count("config"), ended.count("error")) > 20  # or the jobs prove little
+    assert min(ended.count("config"), ended.count("error")) > 6  # or the jobs prove little
 
 
 @pytest.mark.parametrize("key", VALUES)

@@ -232,9 +232,10 @@ def test_busy_run_is_left_alone(tmp_path: Path) -> None:
     config = small(tmp_path)
     folder = record.open_folder(config)
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from hidden_subnet import claims\n"
-         "folder = Path(sys.argv[1]); me = claims.this_process('', 90)\n"
-         "claims.take(folder, me, claims.Observer(folder.parent)); print('held', flush=True); sys.stdin.read()", folder],
+        [sys.executable, "-c", "import sys; from pathlib import Path; from hidden_subnet import claims, owners\n"
+         "folder = Path(sys.argv[1]); me = owners.this_process('', 90)\n"
+         "claims.take(folder, me, owners.Observer(folder.parent)); print('held', flush=True)\n"
+         "sys.stdin.read()", folder],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert holder.stdout is not None

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hidden_subnet import provenance, record
-from hidden_subnet.claims import this_process
 from hidden_subnet.execute import Display, Origin, execute
+from hidden_subnet.owners import this_process
 from hidden_subnet.redact import is_secret, redacted
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def copy_of_the_package(tmp_path: Path) -> Path:
     """A repository that holds provenance.py and what it imports, as a clone does."""
     here = tmp_path / "clone"
     (here / "hidden_subnet").mkdir(parents=True)
-    for name in ("__init__", "provenance", "redact", "claims", "record", "config", "identity"):
+    for name in ("__init__", "provenance", "redact", "owners", "record", "config", "identity"):
         (here / "hidden_subnet" / f"{name}.py").write_text((ROOT / "hidden_subnet" / f"{name}.py").read_text())
     (here / "hidden_subnet" / "__init__.py").write_text("")
     return here

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hidden_subnet import claims, record
+from hidden_subnet import claims, owners, record
 from hidden_subnet.config import (
     METHODS,
     Config,
@@ -97,7 +97,7 @@ def finish(out: Path, what: Config, top1: float, **changes: Any) -> Path:
     return folder
 
 
-def attempt(folder: Path, owner: claims.Owner, state: str | None = None, message: str = "") -> Path:
+def attempt(folder: Path, owner: owners.Owner, state: str | None = None, message: str = "") -> Path:
     """The newest attempt at the run of `folder`, as `owner` leaves it that ended in `state`, or is at it."""
     number = 1 + max([0, *record.attempts(folder)])
     made = folder / "attempts" / str(number)
@@ -108,11 +108,11 @@ def attempt(folder: Path, owner: claims.Owner, state: str | None = None, message
     return made
 
 
-def me() -> claims.Owner:
-    return claims.this_process("test", silent_seconds=90)
+def me() -> owners.Owner:
+    return owners.this_process("test", silent_seconds=90)
 
 
-def dead() -> claims.Owner:
+def dead() -> owners.Owner:
     """A process of this machine that has ended."""
     return replace(me(), started="0")
 

@@ -166,7 +166,7 @@ def test_runs_save_and_stop_when_the_launcher_is_killed(tmp_path: Path) -> None:
     sweep.kill()
     sweep.wait()
     end = time.monotonic() + TIMEOUT
-    while not {run.state for run in read_runs(tmp_path / "runs")} == {"interrupted"}:
+    while {run.state for run in read_runs(tmp_path / "runs")} != {"interrupted"}:
         assert time.monotonic() < end
         time.sleep(0.1)
     for run in read_runs(tmp_path / "runs"):

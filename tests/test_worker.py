@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hidden_subnet import claims, record
-from hidden_subnet.claims import Observer
+from hidden_subnet import claims, owners, record
 from hidden_subnet.config import Config, OnError
+from hidden_subnet.owners import Observer
 from hidden_subnet.sweep import manifest, worker
 from hidden_subnet.sweep.job import DEATHS, Job, jobs_of, look
 from hidden_subnet.sweep.manifest import Sweep
@@ -65,7 +65,7 @@ def other_host(sweep: Sweep) -> Path:
     """The sign of life of a worker elsewhere."""
     path = sweep.folder / manifest.WORKERS / "elsewhere.json"
     path.parent.mkdir(exist_ok=True)
-    owner = replace(claims.this_process("elsewhere", SILENT), host="elsewhere", machine="another boot")
+    owner = replace(owners.this_process("elsewhere", SILENT), host="elsewhere", machine="another boot")
     path.write_text(json.dumps({**asdict(owner), "slots": 1}))
     return path
 
@@ -113,7 +113,7 @@ def test_on_error_stop_ends_the_sweep_at_the_first_failure(sweep: Sweep) -> None
 
 def claim(folder: Path) -> claims.Attempt:
     folder.mkdir(parents=True, exist_ok=True)
-    return claims.take(folder, claims.this_process("worker", SILENT), Observer(folder.parent))
+    return claims.take(folder, owners.this_process("worker", SILENT), Observer(folder.parent))
 
 
 def die(folder: Path) -> None:

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from hidden_subnet import claims, record
-from hidden_subnet.claims import Observer
 from hidden_subnet.commands.names import find_run
+from hidden_subnet.owners import Observer
 from hidden_subnet.sweep import slurm
 
 FOLLOW_SECONDS = 0.5

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hidden_subnet.claims import Observer
+from hidden_subnet.owners import Observer
 from hidden_subnet.sweep import manifest, slurm
 from hidden_subnet.sweep.job import Job, look
 from hidden_subnet.sweep.manifest import Sweep

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hidden_subnet import claims, record
+from hidden_subnet import claims, owners, record
 from hidden_subnet.config import Config
 from hidden_subnet.data.info import INFO
 from hidden_subnet.identity import projection
@@ -62,7 +62,7 @@ def print_plan(configs: Sequence[Config]) -> None:
 def planned(configs: Sequence[Config]) -> list[Planned]:
     """Where each run stands in its folder, and what it would take."""
     out = Path(configs[0].out).absolute()
-    observer, known = claims.Observer(out), finished(out)
+    observer, known = owners.Observer(out), finished(out)
     found = []
     for config in configs:
         folder, what = record.folder_of(config), projection(config)

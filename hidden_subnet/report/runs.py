@@ -12,9 +12,10 @@ try:
 except ImportError:  # PyYAML built without libyaml: the same result in ten times the 0.5 ms a file
     from yaml import SafeLoader as Loader  # type: ignore[assignment]
 
-from hidden_subnet.claims import Observer, standing
+from hidden_subnet.claims import standing
 from hidden_subnet.config import from_dict
 from hidden_subnet.identity import projection
+from hidden_subnet.owners import Observer
 from hidden_subnet.record import CONFIG, ERROR, RESULT, working
 
 STATES = ("done", "failed", "lost", "interrupted", "running", "queued")

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hidden_subnet import record
-from hidden_subnet.claims import ENDED, Observer, Standing, standing
+from hidden_subnet.claims import ENDED, Standing, standing
 from hidden_subnet.config import Config
+from hidden_subnet.owners import Observer
 from hidden_subnet.sweep.manifest import Sweep
 
 DEATHS = 3

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hidden_subnet.claims import Observer, Owner
+from hidden_subnet.owners import Observer, Owner
 from hidden_subnet.sweep.manifest import WORKERS
 
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from hidden_subnet.claims import Observer, slurm_task
+from hidden_subnet.owners import Observer, slurm_task
 from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import make_console
 from hidden_subnet.sweep import manifest

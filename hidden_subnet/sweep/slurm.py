@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from hidden_subnet.claims import slurm_restart, slurm_task
+from hidden_subnet.owners import slurm_restart, slurm_task
 
 # Whatever else a job may be (PENDING, REQUEUED, SUSPENDED, COMPLETING ...), it may still run.
 ENDED = {

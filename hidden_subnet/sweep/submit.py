@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hidden_subnet import claims
 from hidden_subnet.check import ConfigError
-from hidden_subnet.claims import Observer
+from hidden_subnet.owners import Observer
 from hidden_subnet.record import ATTEMPTS, write_json
 from hidden_subnet.sweep import manifest, slurm
 from hidden_subnet.sweep.job import Job, look

@@ -9,8 +9,8 @@ from functools import partial
 from rich.console import Console
 
 from hidden_subnet import claims, provenance, record
-from hidden_subnet.claims import Observer
 from hidden_subnet.config import Config
+from hidden_subnet.owners import Observer
 from hidden_subnet.report.console import make_console
 from hidden_subnet.report.runs import STATES, read_run
 from hidden_subnet.report.table import summarise, table

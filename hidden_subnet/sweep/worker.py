@@ -20,9 +20,9 @@ from multiprocessing.connection import wait as wait_for_one
 from pathlib import Path
 
 from hidden_subnet import record
-from hidden_subnet.claims import BEATS, Observer, this_host, this_process
 from hidden_subnet.config import OnError
 from hidden_subnet.execute import Origin
+from hidden_subnet.owners import BEATS, Observer, this_host, this_process
 from hidden_subnet.sweep import manifest, pool
 from hidden_subnet.sweep.job import Job, jobs_of, look
 from hidden_subnet.sweep.manifest import Sweep
@@ -187,8 +187,8 @@ def _judge(doing: Work, job: Job) -> None:
     doing.in_a_row = doing.in_a_row + 1 if job.state in ("failed", "lost") else 0
     if job.state == "interrupted":
         job.claimable = not doing.reason
-    if job.state == "failed" and job.config.on_error is OnError.stop:
-        _stop_all(doing, f"on_error=stop: {job.folder.name} failed")
+    if job.final and job.config.on_error is OnError.stop:
+        _stop_all(doing, f"on_error=stop: {job.folder.name} {'failed' if job.state == 'failed' else 'was lost'}")
     _break_circuit(doing)
     if doing.in_a_row >= IN_A_ROW and not doing.reason and _others_succeed(doing):
         doing.reason = f"the last {IN_A_ROW} runs on this host failed while others' succeed: {job.message}"

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from hidden_subnet import claims, record
+from hidden_subnet import claims, owners, record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import TrackerMode, TrackerName, load_config
 from hidden_subnet.report.runs import read_run
@@ -95,9 +95,9 @@ def _first_run(sweep: Path) -> Path:
 
 
 def _missing(folders: Sequence[Path], members: dict[Path, list[str]]) -> Missing:
-    missing, observers = Missing(), dict[Path, claims.Observer]()
+    missing, observers = Missing(), dict[Path, owners.Observer]()
     for run in members:
-        observer = observers.setdefault(run.parent, claims.Observer(run.parent))
+        observer = observers.setdefault(run.parent, owners.Observer(run.parent))
         if claims.standing(run, observer).state == "running":
             missing.going_on += 1
         elif sent.is_complete(run, on_server=not stays_offline(load_config(run / record.CONFIG))):
@@ -106,7 +106,7 @@ def _missing(folders: Sequence[Path], members: dict[Path, list[str]]) -> Missing
             missing.runs.append(run)
     for sweep in folders:
         runs = [sweep.parents[1] / name for name in _names(sweep / MANIFEST)] if (sweep / MANIFEST).exists() else []
-        observers.setdefault(sweep.parents[1], claims.Observer(sweep.parents[1]))
+        observers.setdefault(sweep.parents[1], owners.Observer(sweep.parents[1]))
         ended = [claims.standing(run, observers[sweep.parents[1]]).state in summary.ENDED for run in runs]
         if runs and all(ended):
             on_server = not stays_offline(load_config(runs[0] / record.CONFIG))

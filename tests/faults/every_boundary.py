@@ -16,7 +16,6 @@ from typing import Any
 import torch._dynamo  # noqa: F401 (once, and not in each child)
 
 from hidden_subnet import checkpoints, claims, record
-from hidden_subnet.claims import Observer
 from hidden_subnet.config import (
     METHODS,
     Checkpoint,
@@ -34,6 +33,7 @@ from hidden_subnet.config import (
     Train,
 )
 from hidden_subnet.execute import Display, execute
+from hidden_subnet.owners import Observer
 
 sys.path.insert(0, str(Path(__file__).parent))
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from hidden_subnet import checkpoints, claims, record
-from hidden_subnet.claims import Observer, Standing
+from hidden_subnet.claims import Standing
+from hidden_subnet.owners import Observer
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch.py"
