@@ -54,6 +54,8 @@ def main() -> None:
         refuse_secrets(sys.argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
+    # argparse refuses overrides on both sides of -m.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line below is the one that the user reads
     try:

@@ -164,6 +164,7 @@ finally:
         (["plan=true"], ["1 run ", "1 to do", "367,680"]),
         (["-m", "prune_rate=0.1,0.5", "plan=true"], ["2 runs", "2 to do", "pr0.1", "pr0.5"]),
         (["-m", "prune_rate=0.1,0.5", "plan=true", "hydra/launcher=basic"], ["2 runs", "2 to do"]),
+        (["plan=true", "-m", "prune_rate=0.1,0.5"], ["2 runs", "2 to do"]),  # overrides on both sides of -m
         (["sweep=prune_rates", "plan=true"], ["57 runs", "57 to do", "dense", "random"]),
         (["-m", "method=edge_popup,random", "seed=range(0,500)", "plan=true"], ["1000 runs", "500 to do"]),
     ],
