@@ -252,6 +252,7 @@ def test_a_read_only_folder(out: Path) -> None:
         path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_status_of_a_thousand_runs(compose: Compose, tmp_path: Path, call: Call) -> None:
     out = tmp_path / "runs"
     configs = [compose(*TINY, f"out={out}") for _ in range(1000)]
