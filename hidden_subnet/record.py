@@ -69,10 +69,15 @@ def open_folder(config: Config) -> Path:
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """The settings of the execution that begins, with a data root that means the same from any directory."""
+    """The settings of the execution that begins."""
+    write_atomically(folder / CONFIG, to_yaml(portable(config)).encode())
+
+
+def portable(config: Config) -> dict[str, Any]:
+    """The settings as plain values, with a data root that means the same from any directory."""
     settings = as_dict(config)
     settings["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
-    write_atomically(folder / CONFIG, to_yaml(settings).encode())
+    return settings
 
 
 def attempts(folder: Path) -> list[int]:

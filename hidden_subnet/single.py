@@ -1,5 +1,7 @@
 """One run in this process, as `python launch.py` without -m does it, and what its user sees."""
 
+from functools import partial
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -8,7 +10,7 @@ from hidden_subnet.config import Config
 from hidden_subnet.execute import EXIT_CODES, Display, Origin, Outcome, execute
 from hidden_subnet.fit import Row
 from hidden_subnet.prepare import prepare
-from hidden_subnet.report.console import make_console
+from hidden_subnet.report.console import make_console, say
 from hidden_subnet.trackers.sent import how_to_send
 from hidden_subnet.trackers.summary import is_tracked
 
@@ -39,13 +41,11 @@ def run_single(config: Config, sweep: str | None = None) -> int:
                 )
 
         def on_row(row: Row) -> None:
-            console.print(_line(row, config.train.epochs), highlight=False, soft_wrap=True)
+            say(console, _line(row, config.train.epochs))
 
         outcome = execute(
             config,
-            Display(
-                on_row=on_row, on_step=on_step, say=lambda text: console.print(text, highlight=False, soft_wrap=True)
-            ),
+            Display(on_row=on_row, on_step=on_step, say=partial(say, console)),
             Origin(sweep=sweep),
         )
     _tell(outcome, console, config)
@@ -68,7 +68,8 @@ def _tell(outcome: Outcome, console: Console, config: Config) -> None:
         untrained = result["untrained"]
         if outcome.state == "skipped":
             console.print("finished before, nothing is run (force=true runs it anew)")
-        console.print(
+        say(
+            console,
             f"test accuracy: untrained {100 * untrained['unpruned']['top1']:.2f} %, "
             + (
                 f"under the first mask {100 * untrained['first_mask']['top1']:.2f} %, "
@@ -82,14 +83,12 @@ def _tell(outcome: Outcome, console: Console, config: Config) -> None:
                 else ""
             )
             + f"; {result['kept']:,} of {result['weights']:,} weights kept",
-            highlight=False,
-            soft_wrap=True,
         )
     elif outcome.state == "interrupted":
         console.print("the same command goes on from here" + " (without force=true)" * config.force)
     elif outcome.state == "busy":
-        console.print(outcome.message, highlight=False, soft_wrap=True)
-    console.print(f"{outcome.state}: {outcome.folder}", highlight=False, soft_wrap=True)
+        say(console, outcome.message)
+    say(console, f"{outcome.state}: {outcome.folder}")
     if outcome.state in ("done", "skipped") and is_tracked(config):
         for line in how_to_send([outcome.folder]):
-            console.print(line, highlight=False, soft_wrap=True)
+            say(console, line)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_wrong_input import ASK
 
 from hidden_subnet import record
 from hidden_subnet.config import Config
@@ -18,8 +19,6 @@ from hidden_subnet.models.build import build
 from hidden_subnet.report.plan import MOST_RUNS, clock, estimate, finished, makespan, planned, print_plan, weights
 
 Compose = Callable[..., Config]
-
-LAUNCH = Path(__file__).parents[1] / "launch.py"
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100"])
@@ -143,19 +142,6 @@ def test_long_lists_are_told_by_combination(
     [second] = [line.split() for line in lines if line.strip().startswith("0.5 ")]
     assert first == ["0.1", "30", "367,680", "58.0", "s", "1", "done,", "29", "to", "do"]
     assert second == ["0.5", "30", "367,680", "1:00", "30", "to", "do"]
-
-
-HEAVY = ("torch", "torchvision", "wandb", "tensorboard", "matplotlib", "scipy", "sklearn")
-ASK = f"""
-import sys
-sys.path.insert(0, {str(LAUNCH.parent)!r})
-sys.argv[0] = {str(LAUNCH)!r}
-import launch
-try:
-    launch.main()
-finally:
-    print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
-"""
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.names import find_sweep, output_folder
-from hidden_subnet.report.console import make_console
+from hidden_subnet.report.console import make_console, say
 from hidden_subnet.report.figure import draw
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.runs import read_runs
@@ -28,4 +28,4 @@ def results(out: Path, sweep: str | None) -> None:
     console = make_console()
     console.print(table(summarise(runs)))
     for path in [write_results(out), *draw(runs, out / "figures" / name)]:
-        console.print(f"wrote {path.absolute()}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"wrote {path.absolute()}")

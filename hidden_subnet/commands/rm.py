@@ -11,6 +11,7 @@ from hidden_subnet import claims
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.names import find_run_or_sweep, output_folder, run_folders
 from hidden_subnet.commands.survey import Onlooker, onlooker, waiting_tasks
+from hidden_subnet.report.console import count
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.presence import workers
 
@@ -41,8 +42,8 @@ def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool) 
         print(folder)
     if len(doomed.runs) > 10:
         print(f"... and {len(doomed.runs) - 10} more runs")
-    done = f"{_count(len(doomed.runs), 'run')} ({states.count('done')} done)"
-    print(f"{done}, {_count(len(doomed.sweeps), 'sweep')}: {_readable(size)}")
+    done = f"{count(len(doomed.runs), 'run')} ({states.count('done')} done)"
+    print(f"{done}, {count(len(doomed.sweeps), 'sweep')}: {_readable(size)}")
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nothing is deleted: there is no terminal to ask on; say --yes")
@@ -135,7 +136,3 @@ def _readable(size: float) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} GB"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -12,7 +12,7 @@ from rich.text import Text
 from hidden_subnet import claims, record
 from hidden_subnet.commands.names import find_sweep, output_folder, run_folders
 from hidden_subnet.commands.survey import Onlooker, Survey, onlooker, survey
-from hidden_subnet.report.console import make_console
+from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import Job
 from hidden_subnet.sweep.presence import Worker
@@ -52,7 +52,7 @@ def status(out: Path, name: str | None, watch: bool) -> None:
         told = ""
         while page.goes_on:
             if page.said != told:
-                console.print(page.said, highlight=False, markup=False, soft_wrap=True)
+                say(console, page.said)
             told = page.said
             time.sleep(WATCH_SECONDS)
             page = look()
@@ -63,7 +63,7 @@ def status(out: Path, name: str | None, watch: bool) -> None:
 def _details(seen: Survey, progress: Progress, console: Console) -> Page:
     sweep, jobs = seen.sweep, seen.jobs
     launched = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.launched))
-    parts: list[Text | Group] = [Text(f"sweep {sweep.name}: {_count(len(jobs), 'run')}, launched {launched}")]
+    parts: list[Text | Group] = [Text(f"sweep {sweep.name}: {count(len(jobs), 'run')}, launched {launched}")]
     if sweep.provenance.get("command"):
         parts.append(Text(f"  {sweep.provenance['command']}"))
     parts.append(Text(f"workers: {_workers(seen.workers, seen.waiting)}"))
@@ -124,9 +124,9 @@ def _single(folder: Path, by: Onlooker) -> str:
 
 
 def _workers(found: Sequence[Worker], waiting: Sequence[str]) -> str:
-    words = [f"{worker.owner} ({_count(worker.slots, 'slot')})" for worker in found]
+    words = [f"{worker.owner} ({count(worker.slots, 'slot')})" for worker in found]
     if waiting:
-        words.append(f"{_count(len(waiting), 'task')} in Slurm's queue")
+        words.append(f"{count(len(waiting), 'task')} in Slurm's queue")
     return "; ".join(words) or "none"
 
 
@@ -137,7 +137,3 @@ def last_line(job: Job) -> str:
         return text.rstrip().splitlines()[-1]
     except (OSError, IndexError):
         return job.message
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -4,7 +4,7 @@ import heapq
 import json
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from hidden_subnet.config import Config
 from hidden_subnet.data.info import INFO
 from hidden_subnet.identity import projection
 from hidden_subnet.models.plan import plan
-from hidden_subnet.report.console import make_console
+from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.report.runs import dig, number
-from hidden_subnet.report.table import short_names, shown, varying
+from hidden_subnet.report.table import flat, short_names, shown, varying
 
 MOST_RUNS = 30
 """More are shown as a line for each combination of settings, over its seeds."""
@@ -52,10 +52,10 @@ def print_plan(configs: Sequence[Config]) -> None:
     console = make_console()
     out = Path(configs[0].out).absolute()
     runs = planned(configs)
-    console.print(f"plan: {_runs(len(runs))} in {out}: {_states(runs)}", highlight=False, soft_wrap=True)
+    say(console, f"plan: {count(len(runs), 'run')} in {out}: {_states(runs)}")
     console.print(_each(runs) if len(runs) <= MOST_RUNS else _combinations(runs))
     for line in _times([run for run in runs if run.runs]):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     console.print("nothing was run; the same command without plan=true runs it", highlight=False)
 
 
@@ -79,10 +79,10 @@ def weights(config: Config) -> int:
     """Weights of the network, all of which a mask covers where the method has one; no layer has a bias."""
     info = INFO[config.data.name.name]
     sizes = plan(config.model.name.name, config.model.width, info.shape, info.classes)
-    count, channels = 0, info.shape[0]
+    total, channels = 0, info.shape[0]
     for width in sizes.pairs:
-        count, channels = count + 9 * width * (channels + width), width
-    return count + sum(a * b for a, b in zip(sizes.features, sizes.features[1:], strict=False))
+        total, channels = total + 9 * width * (channels + width), width
+    return total + sum(a * b for a, b in zip(sizes.features, sizes.features[1:], strict=False))
 
 
 def finished(out: Path) -> dict[Kind, dict[int, list[float]]]:
@@ -124,9 +124,10 @@ def _epochs_done(folder: Path) -> int:
     return max(0, len(rows) - 1)  # the first row is of the untrained network
 
 
-def makespan(seconds: Sequence[float], workers: int) -> float:
-    """Until the last is done, when each worker takes the next as soon as it is free."""
-    free = [0.0] * workers
+def makespan(seconds: Iterable[float], workers: int, busy: Sequence[float] = ()) -> float:
+    """Until the last is done, when each worker takes the next as soon as it is free; `busy`: some are, for so long."""
+    free = [*busy, *[0.0] * (workers - len(busy))]
+    heapq.heapify(free)
     for each in seconds:
         heapq.heappush(free, heapq.heappop(free) + each)
     return max(free)
@@ -137,13 +138,13 @@ def _times(todo: list[Planned]) -> list[str]:
         return []
     told = [run.seconds for run in todo if run.seconds is not None]
     if not told:
-        return [f"{_runs(len(todo))} to execute; no finished run alike tells how long they take"]
+        return [f"{count(len(todo), 'run')} to execute; no finished run alike tells how long they take"]
     workers = [1]
     while workers[-1] * 2 <= min(len(todo), 64):
         workers.append(workers[-1] * 2)
     rest = f" ({len(todo) - len(told)} more have no finished run alike)" if len(told) < len(todo) else ""
     spans = ", ".join(f"{each} at a time {clock(makespan(told, each))}" for each in workers)
-    return [f"{_runs(len(told))} to execute{rest}, as finished runs alike tell: {spans}"]
+    return [f"{count(len(told), 'run')} to execute{rest}, as finished runs alike tell: {spans}"]
 
 
 def _each(runs: Sequence[Planned]) -> Table:
@@ -157,15 +158,15 @@ def _combinations(runs: Sequence[Planned]) -> Table:
     groups: dict[str, list[Planned]] = {}
     for run in runs:
         groups.setdefault(json.dumps({**run.projection, "seeds": None}, sort_keys=True), []).append(run)
-    flats = [_flat(members[0].projection) for members in groups.values()]
+    flats = [flat(members[0].projection) for members in groups.values()]
     paths = varying(flats)
-    if len({flat.get("prune_rate") for flat in flats}) > 1:
+    if len({each.get("prune_rate") for each in flats}) > 1:
         paths = [*paths, "prune_rate"]
     names = short_names(paths)
     table = _table([names[path] for path in paths], "runs")
-    for flat, members in list(zip(flats, groups.values(), strict=True))[:MOST_LINES]:
+    for settings, members in list(zip(flats, groups.values(), strict=True))[:MOST_LINES]:
         table.add_row(
-            *(Text(shown(flat.get(path))) for path in paths),
+            *(Text(shown(settings.get(path))) for path in paths),
             str(len(members)),
             f"{members[0].weights:,}",
             _time(members),
@@ -186,16 +187,6 @@ def _table(texts: list[str], *counts: str) -> Table:
     return table
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value) if isinstance(value, list) else value
-    return flat
-
-
 def _time(members: Sequence[Planned]) -> str:
     """Of those that would run, one after the other; "-" where that of one is not known, or none would run."""
     left = [run.seconds for run in members if run.runs]
@@ -208,13 +199,9 @@ def _state(members: Sequence[Planned]) -> str:
 
 
 def _states(runs: Sequence[Planned]) -> str:
-    count = Counter(run.state for run in runs)
-    said = ", ".join(f"{count[state]} {state}" for state in ORDER if count[state])
+    states = Counter(run.state for run in runs)
+    said = ", ".join(f"{states[state]} {state}" for state in ORDER if states[state])
     return said + (" (force=true: all run again)" if any(run.again for run in runs) else "")
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"
 
 
 def clock(seconds: float) -> str:

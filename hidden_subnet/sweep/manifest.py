@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hidden_subnet.config import Config, as_dict, from_dict
+from hidden_subnet.config import Config, from_dict
 from hidden_subnet.identity import folder_name
-from hidden_subnet.record import write_json
+from hidden_subnet.record import portable, write_json
 
 SWEEPS, MANIFEST, STOP, WORKERS = ".sweeps", "manifest.json", "stop", "workers"
 
@@ -47,12 +47,8 @@ def write(configs: list[Config], label: str, provenance: dict[str, Any]) -> Swee
     out = Path(configs[0].out).absolute()
     folder = out / SWEEPS / sweep_name(label, configs)
     folder.mkdir(parents=True, exist_ok=True)
-    runs = []
-    for config in configs:
-        settings = as_dict(config)
-        # Workers start in other directories, perhaps on other machines.
-        settings["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
-        runs.append({"name": folder_name(config), "settings": settings})
+    # Workers start in other directories, perhaps on other machines.
+    runs = [{"name": folder_name(config), "settings": portable(config)} for config in configs]
     write_json(folder / MANIFEST, {"name": folder.name, "label": label, **provenance, "runs": runs})
     (folder / STOP).unlink(missing_ok=True)
     return read(folder)

@@ -1,6 +1,5 @@
 """How far the runs of a sweep are, what tells them apart, and when all may be done."""
 
-import heapq
 import json
 import statistics
 from collections import Counter
@@ -13,6 +12,7 @@ from hidden_subnet import record
 from hidden_subnet.claims import CLAIM
 from hidden_subnet.config import Config, Random
 from hidden_subnet.identity import projection
+from hidden_subnet.report.plan import makespan
 from hidden_subnet.report.table import flat, short_names, shown, varying
 from hidden_subnet.sweep.job import Job
 
@@ -80,12 +80,8 @@ class Progress:
         def whole(config: Config) -> float:
             return medians.get(kind(config), other) * _epochs(config)
 
-        free = [at.left if at.left is not None else whole(job.config) for job, at in zip(running, now, strict=True)]
-        free += [0.0] * (slots - len(free))
-        heapq.heapify(free)
-        for job in waiting:
-            heapq.heappush(free, heapq.heappop(free) + whole(job.config))
-        return max(free, default=0.0)
+        busy = [at.left if at.left is not None else whole(job.config) for job, at in zip(running, now, strict=True)]
+        return makespan((whole(job.config) for job in waiting), slots, busy)
 
 
 def kind(config: Config) -> Kind:

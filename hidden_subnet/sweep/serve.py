@@ -5,12 +5,11 @@ from pathlib import Path
 
 from hidden_subnet.owners import Observer, slurm_task
 from hidden_subnet.prepare import prepare
-from hidden_subnet.report.console import make_console
+from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import jobs_of
 from hidden_subnet.sweep.pool import plan_slots
 from hidden_subnet.sweep.slurm import requeue, should_requeue, states
-from hidden_subnet.sweep.sweep import count
 from hidden_subnet.sweep.view import View
 from hidden_subnet.sweep.worker import first_of, work
 
@@ -26,29 +25,28 @@ def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int, requeues: int
     sweep = manifest.read(folder)
     reason = manifest.stop_reason(folder)
     if reason is not None:
-        console.print(f"the sweep was stopped ({reason}); the command that launched it goes on", soft_wrap=True)
+        say(console, f"the sweep was stopped ({reason}); the command that launched it goes on")
         return 130
     jobs = jobs_of(sweep, Observer(sweep.out, states))
     todo = [job.config for job in jobs if job.state != "skipped"]
     if not todo:
-        console.print(f"all of {count(len(jobs))} are done, nothing is run")
+        say(console, f"all of {count(len(jobs), 'run')} are done, nothing is run")
         return 0
     prepare(todo)
     slots = plan_slots(todo, workers, jobs_per_gpu)
-    console.print(
-        f"worker of {sweep.name}: {count(len(todo))} not done, {slots.count} at a time, "
+    say(
+        console,
+        f"worker of {sweep.name}: {count(len(todo), 'run')} not done, {slots.count} at a time, "
         f"{slots.threads} thread{'s' * (slots.threads > 1)} each; process {os.getpid()}",
-        highlight=False,
-        soft_wrap=True,
     )
     with View(console) as view:
         first = first_of(slurm_task(), len(jobs), tasks)
         done = work(sweep, slots, view.update, jobs=jobs, wait=slurm_task() is None, first=first)
     if done.reason:
-        console.print(f"worker stopped ({done.reason})", highlight=False, soft_wrap=True)
+        say(console, f"worker stopped ({done.reason})")
     left = any(job.state in ("queued", "interrupted") for job in jobs)
     if left and should_requeue(done.signals):
-        console.print(requeue(requeues, folder / "slurm"), highlight=False, soft_wrap=True)
+        say(console, requeue(requeues, folder / "slurm"))
     if done.reason:
         return 130
     return int(any(job.state in ("failed", "lost") for job in jobs))

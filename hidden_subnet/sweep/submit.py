@@ -19,6 +19,7 @@ from hidden_subnet import claims
 from hidden_subnet.check import ConfigError
 from hidden_subnet.owners import Observer
 from hidden_subnet.record import ATTEMPTS, write_json
+from hidden_subnet.report.console import count, say
 from hidden_subnet.sweep import manifest, slurm
 from hidden_subnet.sweep.job import Job, look
 from hidden_subnet.sweep.manifest import Sweep
@@ -57,23 +58,26 @@ class Array:
         wanted = min(self.workers or DEFAULT_WORKERS, left)
         tasks = _alive(known_tasks(sweep.folder))
         if tasks:
-            _say(console, f"{_workers(len(tasks))} of this sweep in the queue already: {' '.join(tasks)}")
+            say(console, f"{count(len(tasks), 'worker')} of this sweep in the queue already: {' '.join(tasks)}")
         if len(tasks) < wanted:
             new = self._submit(sweep, wanted - len(tasks))
             tasks += new
-            _say(console, f"Slurm job {new[0].split('_')[0]}: {_workers(len(new))}, logs in {sweep.folder / FOLDER}")
+            say(
+                console,
+                f"Slurm job {new[0].split('_')[0]}: {count(len(new), 'worker')}, logs in {sweep.folder / FOLDER}",
+            )
         how = (
             f"  look at them: python -m hidden_subnet status {shlex.quote(str(sweep.folder))}\n"
             f"  save and end them: python -m hidden_subnet stop {shlex.quote(str(sweep.folder))}\n"
             f"  or: scancel {' '.join(sorted({task.split('_')[0] for task in tasks}))}"
         )
         if self.detach:
-            _say(console, f"detached; the same command without detach watches, and writes table and figure\n{how}")
+            say(console, f"detached; the same command without detach watches, and writes table and figure\n{how}")
             raise Left(0)
         try:
             return self._watch(sweep, jobs, tasks, console)
         except KeyboardInterrupt:
-            _say(console, f"\nthe workers go on; the same command watches them again\n{how}")
+            say(console, f"\nthe workers go on; the same command watches them again\n{how}")
             raise Left(130) from None
 
     def _submit(self, sweep: Sweep, count: int) -> list[str]:
@@ -119,7 +123,7 @@ class Array:
                     if (said := _standstill(known, tasks)) != told:
                         told = said
                         if said:
-                            _say(console, said)
+                            say(console, said)
                 _look(sweep, jobs, tasks, known)
                 view.update(jobs)
                 if all(_has_ended(job) for job in jobs):
@@ -209,14 +213,14 @@ def _standstill(known: dict[str, tuple[str, str]] | None, tasks: list[str]) -> s
     alive = [task for task in tasks if _is_alive(known, task)]
     reasons = sorted({known[task][1] for task in alive if known[task][0] == "PENDING"} - {"None"})
     if alive and reasons and all(known[task][0] == "PENDING" for task in alive):
-        return f"{_workers(len(alive))} waiting in Slurm's queue: {', '.join(reasons)}"
+        return f"{count(len(alive), 'worker')} waiting in Slurm's queue: {', '.join(reasons)}"
     return ""
 
 
 def _cancel_waiting(known: dict[str, tuple[str, str]] | None, tasks: list[str], console: Console) -> None:
     waiting = [task for task in tasks if (known or {}).get(task, ("", ""))[0] == "PENDING"]
     if waiting:
-        _say(console, f"nothing is left for {_workers(len(waiting))} still waiting in the queue: cancelled")
+        say(console, f"nothing is left for {count(len(waiting), 'worker')} still waiting in the queue: cancelled")
         slurm.cancel_waiting(waiting)
 
 
@@ -224,16 +228,8 @@ def _tell_ends(folder: Path, tasks: list[str], console: Console) -> None:
     for task in tasks[:10]:
         log = folder / f"{task}_0_log.err"
         last = log.read_text(errors="replace").rstrip().splitlines()[-1:] if log.exists() else []
-        _say(console, f"worker {task}: {slurm.how_it_ended(task)}; its log: {folder / f'{task}_0_log.out'}, .err")
+        say(console, f"worker {task}: {slurm.how_it_ended(task)}; its log: {folder / f'{task}_0_log.out'}, .err")
         if last:
-            _say(console, f"  which ends in: {last[0][:300]}")
+            say(console, f"  which ends in: {last[0][:300]}")
     if len(tasks) > 10:
-        _say(console, f"... and {len(tasks) - 10} more")
-
-
-def _workers(count: int) -> str:
-    return f"{count} worker{'s' * (count != 1)}"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(console, f"... and {len(tasks) - 10} more")

@@ -11,7 +11,7 @@ from rich.console import Console
 from hidden_subnet import claims, provenance, record
 from hidden_subnet.config import Config
 from hidden_subnet.owners import Observer
-from hidden_subnet.report.console import make_console
+from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.report.runs import STATES, read_run
 from hidden_subnet.report.table import summarise, table
 from hidden_subnet.sweep import manifest
@@ -42,7 +42,7 @@ def launch(configs: list[Config], label: str, execute: Execute, *, report: bool 
     todo = [config for config in configs if config.force or not _is_done(config)]
     known = len(configs) - len(todo)
     already = f", {known} of them finished before (force=true runs them anew)" if known else ""
-    say(console, f"sweep {manifest.sweep_name(label, configs)}: {count(len(configs))}{already}")
+    say(console, f"sweep {manifest.sweep_name(label, configs)}: {count(len(configs), 'run')}{already}")
     if todo:
         from hidden_subnet.prepare import prepare  # here is where torch loads
 
@@ -64,11 +64,6 @@ def launch(configs: list[Config], label: str, execute: Execute, *, report: bool 
     return jobs, code
 
 
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """A line as it is, however long: no markup, since what an exception says may look like it."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False, style=style)
-
-
 def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: list[Job], console: Console) -> str:
     from hidden_subnet.sweep.pool import plan_slots
     from hidden_subnet.sweep.worker import work
@@ -82,10 +77,6 @@ def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: li
 
 def _is_done(config: Config) -> bool:
     return (record.folder_of(config) / record.RESULT).exists()
-
-
-def count(runs: int) -> str:
-    return f"{runs} run{'s' * (runs != 1)}"
 
 
 def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
@@ -129,10 +120,10 @@ def tell_failures(sweep: Sweep, jobs: list[Job], console: Console) -> bool:
 
 def standing(jobs: list[Job]) -> str:
     """As in "3 done, 1 failed": those that this command had to do, by their states."""
-    count = Counter(job.state for job in jobs if job.state != "skipped")
+    states = Counter(job.state for job in jobs if job.state != "skipped")
     collapsed = Progress().collapsed([job for job in jobs if job.state == "done"])
     flag = f" ({collapsed} collapsed)" if collapsed else ""
-    return ", ".join(f"{count[state]} {state}" + flag * (state == "done") for state in STATES if count[state])
+    return ", ".join(f"{states[state]} {state}" + flag * (state == "done") for state in STATES if states[state])
 
 
 def finish_jobs(configs: list[Config], label: str) -> int:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hidden_subnet import record
+from hidden_subnet.report.console import say
 from hidden_subnet.sweep.job import ENDED_STATES, Job
 from hidden_subnet.sweep.progress import Labels, Now, Progress, counts, labels, now
 
@@ -77,7 +78,7 @@ class View:
         elif job.message:
             said += f": {job.message}"
         bad = job.state in ("failed", "lost")
-        self.console.print(said, highlight=False, markup=False, soft_wrap=True, style="red" if bad else None)
+        say(self.console, said, "red" if bad else None)
 
 
 def picture(

@@ -10,6 +10,7 @@ from pathlib import Path
 from hidden_subnet import claims, owners, record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import TrackerMode, TrackerName, load_config
+from hidden_subnet.report.console import count
 from hidden_subnet.report.runs import read_run
 from hidden_subnet.trackers import sent, summary
 from hidden_subnet.trackers.background import InBackground
@@ -43,9 +44,9 @@ def sync(folders: Sequence[Path], say: Callable[[str], None]) -> int:
     folders = [folder.absolute() for folder in folders]
     members = _members(folders)
     missing = _missing(folders, members)
-    running = f"; {_count(missing.going_on)} going on: sync again at the end" if missing.going_on else ""
+    running = f"; {count(missing.going_on, 'run')} going on: sync again at the end" if missing.going_on else ""
     if not missing.runs and not missing.sweeps:
-        say(f"nothing is missing on W&B: {_count(missing.complete)} complete{running}")
+        say(f"nothing is missing on W&B: {count(missing.complete, 'run')} complete{running}")
         return 0
     _check_key([*missing.runs, *(_first_run(sweep) for sweep in missing.sweeps)])
     done = len(list(takewhile(lambda run: _replay(run, members[run], say), missing.runs)))
@@ -53,13 +54,11 @@ def sync(folders: Sequence[Path], say: Callable[[str], None]) -> int:
     if done == len(missing.runs):
         summaries = len(list(takewhile(lambda sweep: _summarise(sweep, say), missing.sweeps)))
     left = len(missing.runs) - done + len(missing.sweeps) - summaries
-    told = f"sent {_count(done)}" + (f" and {summaries} summar{'y' if summaries == 1 else 'ies'}" if summaries else "")
+    told = f"sent {count(done, 'run')}" + (
+        f" and {summaries} summar{'y' if summaries == 1 else 'ies'}" if summaries else ""
+    )
     say(told + (f", {left} left: the same command goes on" if left else "") + running)
     return 1 if left else 0
-
-
-def _count(runs: int) -> str:
-    return f"{runs} run{'s' * (runs != 1)}"
 
 
 def _members(folders: Sequence[Path]) -> dict[Path, list[str]]:

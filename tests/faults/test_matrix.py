@@ -1,5 +1,6 @@
 """One of four runs ends badly, in every way: the others finish, and what happened is known."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,20 +26,27 @@ ENDS = {
 }
 
 
+def the_bad_run(cwd: Path, said: "subprocess.CompletedProcess[str]", fault: str) -> Path:
+    """Its folder; the others are done, its state and the summary are right, and the exit code is 1."""
+    state, message = ENDS[fault]
+    assert said.returncode == 1, fault + said.stdout + said.stderr
+    states = {folder.name: standing(folder).state for folder in folders(cwd)}
+    [bad] = [folder for folder in folders(cwd) if BAD in folder.name]
+    assert states.pop(bad.name) == state, fault
+    assert list(states.values()) == ["done"] * 3, fault
+    line = next(line for line in said.stdout.splitlines() if line.startswith(f"{state}: {bad.name}"))
+    assert message in line, fault
+    return bad
+
+
 def test_f08_every_bad_end(tmp_path: Path) -> None:
     right = 0
-    for number, (fault, (state, message)) in enumerate(ENDS.items()):
+    for number, (fault, (state, _)) in enumerate(ENDS.items()):
         cwd = tmp_path / str(number)
         once = str(tmp_path / f"once {number}")
         where = WHERE | {"path": WHERE["path"].replace(" a$", " r$")} if "start" in fault else WHERE
         said = launch(cwd, *SWEEP, env=surroundings({"do": fault.split()[0], **where, "once": once}))
-        assert said.returncode == 1, fault + said.stdout + said.stderr
-        states = {folder.name: standing(folder).state for folder in folders(cwd)}
-        [bad] = [folder for folder in folders(cwd) if BAD in folder.name]
-        assert states.pop(bad.name) == state, fault
-        assert list(states.values()) == ["done"] * 3, fault
-        line = next(line for line in said.stdout.splitlines() if line.startswith(f"{state}: {bad.name}"))
-        assert message in line, fault
+        bad = the_bad_run(cwd, said, fault)
         if state == "failed":
             error = record.working(bad) / record.ERROR
             assert error.read_text().splitlines()[0] == "Traceback (most recent call last):"
