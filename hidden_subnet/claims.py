@@ -44,14 +44,17 @@ class Standing:
 
 def standing(folder: Path, observer: Observer) -> Standing:
     """Where the run of `folder` stands; whatever the state of its files, it never raises for them."""
-    if (folder / RESULT).exists():
-        return Standing("done")
-    numbers = record.attempts(folder)
+    try:
+        if (folder / RESULT).exists():
+            return Standing("done")
+        numbers = record.attempts(folder)
+    except OSError as error:
+        return Standing("failed", message=f"{folder} cannot be read ({error.strerror})")
     if not numbers:
         return Standing("queued")
     attempt = folder / ATTEMPTS / str(numbers[-1])
     try:
-        owner, beat = _owner(attempt), (attempt / CLAIM).stat().st_mtime
+        owner, beat = owner_of(attempt), (attempt / CLAIM).stat().st_mtime
     except (OSError, ValueError, TypeError):
         return Standing("lost", numbers[-1], f"{attempt / CLAIM} cannot be read")
     try:
@@ -68,14 +71,26 @@ def standing(folder: Path, observer: Observer) -> Standing:
     return Standing("running", numbers[-1], "", owner, silent=silent)
 
 
-def _owner(attempt: Path) -> Owner:
+def owner_of(attempt: Path) -> Owner:
+    """Raises OSError, ValueError or TypeError where its claim cannot be read."""
     return Owner(**json.loads((attempt / CLAIM).read_text()))
+
+
+def launch_of(folder: Path) -> str:
+    """Id of the launch that did the run of `folder`; "" for a single run, and where nothing tells."""
+    try:
+        number = record.committed(folder)
+        if number is not None:
+            return owner_of(folder / ATTEMPTS / str(number)).launch
+        return str(json.loads((folder / PROVENANCE).read_text()).get("launch", ""))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ""
 
 
 def owner_pid(attempt: Path) -> int | None:
     """Of a claim of this machine; None where there is none."""
     try:
-        owner = _owner(attempt)
+        owner = owner_of(attempt)
     except (OSError, ValueError, TypeError):
         return None
     return owner.pid if owner.machine == this_machine() else None
@@ -235,7 +250,7 @@ def _write_provenance(folder: Path, attempt: Path, number: int) -> None:
 
 
 def _entry(attempt: Path, number: int, done: bool) -> dict[str, Any]:
-    owner = _owner(attempt)
+    owner = owner_of(attempt)
     said = {"host": owner.host, "pid": owner.pid, "slurm": owner.slurm, "restart": owner.restart, "at": owner.at}
     ended = {"state": "done", "message": ""}
     if not done:
@@ -249,6 +264,8 @@ def history(folder: Path) -> list[dict[str, Any]]:
     """The attempts at a run that is done, as its provenance.json tells them."""
     try:
         found = json.loads((folder / PROVENANCE).read_text()).get("attempts", [])
-        return found if isinstance(found, list) else []
+        if not isinstance(found, list):
+            return []
+        return [each for each in found if isinstance(each, dict) and isinstance(each.get("number"), int)]
     except (OSError, ValueError, AttributeError):
         return []

@@ -5,6 +5,7 @@ Only this module, launch.py and hydra_plugins/ know Hydra and OmegaConf; it impo
 """
 
 import functools
+import os
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -221,6 +222,7 @@ def normalised(config: Config) -> Config:
     method = settings.pop("method")
     same = from_dict(settings)
     same.method, same.grids = _build(type(config.method), method), config.grids
+    same.out = os.path.expanduser(same.out)
     return same
 
 
@@ -249,10 +251,10 @@ def load_config(path: Path) -> Config:
     """Read a run's config.yaml; settings that it does not name (it may be older) take their defaults."""
     try:
         settings = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(settings, dict)
-        assert "method" in settings
+        if not isinstance(settings, dict) or "method" not in settings:
+            raise ValueError("it names no method")
         return from_dict({str(key): value for key, value in settings.items()})
-    except (ValueError, AssertionError, AttributeError, yaml.YAMLError) as error:
+    except (ValueError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split())[:100]}); move it away") from None
 
 

@@ -44,6 +44,8 @@ class Origin:
 
     sweep: str | None = None
     worker: str = ""
+    launch: str = ""
+    """Id of the sweep's launch (sweep/manifest.py)."""
     command: dict[str, Any] | None = None
     """provenance.of_command() of whoever typed it; by default of this process."""
 
@@ -62,7 +64,7 @@ def execute(
         claims.settle(folder)
         if not config.force:
             return Outcome("skipped", folder, record.read_result(folder))
-    me = owners.this_process(origin.worker, config.claim.silent_seconds)
+    me = owners.this_process(origin.worker, config.claim.silent_seconds, origin.launch)
     try:
         attempt = claims.take(folder, me, owners.Observer(folder.parent), fresh=config.force)
     except claims.BusyError as error:
@@ -156,8 +158,17 @@ def _write_provenance(config: Config, attempt: claims.Attempt, origin: Origin) -
 def _passed_over(attempt: claims.Attempt) -> Outcome:
     if (attempt.run / record.RESULT).exists():
         attempt.drop()
-    message = f"{attempt.run.name} was taken over while this process gave no sign of life"
+    if attempt.run.exists():
+        message = f"{attempt.run.name} was taken over while this process gave no sign of life"
+    else:
+        message = f"{attempt.run} was removed while it was being executed; the same command begins it anew"
     return Outcome("busy", attempt.run, message=message)
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that ask to save and stop: not those that we were started to ignore (nohup, a shell's &)."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+    return [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -177,7 +188,7 @@ def stop_signals(*, insist: bool = True) -> Iterator[Callable[[], bool]]:
                 signal.signal(each, handler)
             print("stops at the next step and saves; once more to stop at once", file=sys.stderr)
 
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+    for each in heeded():
         before[each] = signal.signal(each, note)
     try:
         yield lambda: bool(received)

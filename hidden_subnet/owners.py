@@ -29,6 +29,8 @@ class Owner:
     worker: str
     silent_seconds: float
     at: str
+    launch: str = ""
+    """Id of the launch of the sweep on whose behalf it is; empty for a single run."""
 
     def __str__(self) -> str:
         return f"{self.host}, " + (f"Slurm {self.slurm}" if self.slurm else f"process {self.pid}")
@@ -86,7 +88,7 @@ def clock(out: Path) -> float:
         return time.time()
 
 
-def this_process(worker: str, silent_seconds: float) -> Owner:
+def this_process(worker: str, silent_seconds: float, launch: str = "") -> Owner:
     return Owner(
         host=this_host(),
         machine=this_machine(),
@@ -97,6 +99,7 @@ def this_process(worker: str, silent_seconds: float) -> Owner:
         worker=worker,
         silent_seconds=silent_seconds,
         at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        launch=launch,
     )
 
 

@@ -30,6 +30,7 @@ def of_process(command: dict[str, Any], owner: Owner, device: str) -> dict[str, 
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "slurm": owner.slurm,
         "worker": owner.worker,
+        "launch": owner.launch,
         "started": owner.at,
         "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in PACKAGES}},
     }

@@ -27,7 +27,7 @@ FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt
 
 
 def folder_of(config: Config) -> Path:
-    return Path(config.out).absolute() / folder_name(config)
+    return Path(os.path.abspath(config.out)) / folder_name(config)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

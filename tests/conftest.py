@@ -2,6 +2,7 @@
 
 import copy
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,11 @@ from hidden_subnet.config import Config, register
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 
 ROOT = Path(__file__).parents[1]
+
+# A shell that starts the tests with & or nohup has them ignore these, and what we start would ignore them too.
+for each in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(each) is signal.SIG_IGN:
+        signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -64,8 +64,8 @@ def made(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
     configs = [compose(*TINY, *part, f"out={out}") for part in parts]
     sweep = manifest.write(configs, "five", COMMAND)
     for config in configs[:3]:
-        execute(config, SILENT, Origin(sweep=sweep.name), stopped=lambda: False)
-    execute(configs[3], SILENT, Origin(sweep=sweep.name), stopped=lambda: True)
+        execute(config, SILENT, Origin(sweep.name, launch=str(sweep.launch)), stopped=lambda: False)
+    execute(configs[3], SILENT, Origin(sweep.name, launch=str(sweep.launch)), stopped=lambda: True)
     return out
 
 
@@ -288,11 +288,23 @@ def test_logs_of_a_run_that_is_done_can_be_followed(out: Path, call: Call) -> No
 # stop
 
 
-def test_stop_where_nothing_runs(out: Path, call: Call) -> None:
-    before = everything(out)
+def test_stop_where_nothing_runs_is_found_by_a_worker_that_is_just_starting(out: Path, call: Call) -> None:
     code, said, _ = call("stop", "five")
     assert (code, "nothing was running" in said) == (0, True)
-    assert everything(out) == before
+    code, said, _ = call("worker", "five")
+    assert (code, "the sweep was stopped (asked to" in said) == (130, True)
+
+
+def test_a_damaged_result_is_named(out: Path, call: Call) -> None:
+    (run_of(out, "random") / record.RESULT).write_text("{")
+    said = call("status", "five")[1]
+    assert f"damaged: {run_of(out, 'random') / record.RESULT}" in said
+
+
+def test_history_that_is_none_hinders_nobody(out: Path) -> None:
+    folder = run_of(out, "random")
+    (folder / record.PROVENANCE).write_text('{"attempts": [{"state": "done"}, 3]}')
+    assert claims.history(folder) == []
 
 
 # rm

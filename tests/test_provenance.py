@@ -21,14 +21,14 @@ SILENT = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: 
 def test_a_run_tells_where_it_comes_from(compose: Any, tmp_path: Path) -> None:
     config = compose("data=synthetic", "method=random", "model.width=0.125", "tracker=none", f"out={tmp_path}")
     command = {"command": "launch.py -m seed=0", "directory": "/somewhere", "git": {"commit": "abc", "dirty": True}}
-    outcome = execute(config, SILENT, Origin("a-sweep", "a-worker", command))
+    outcome = execute(config, SILENT, Origin("a-sweep", "a-worker", "a-launch", command))
     assert outcome.state == "done"
     said = json.loads((outcome.folder / record.PROVENANCE).read_text())
     assert {key: said[key] for key in command} == command
     assert said["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert said["versions"]["torch"] == torch.__version__.split("+")[0]
     assert said["versions"]["python"] == sys.version.split()[0]
-    assert (said["worker"], said["slurm"]) == ("a-worker", None)
+    assert (said["worker"], said["launch"], said["slurm"]) == ("a-worker", "a-launch", None)
     [attempt] = said["attempts"]
     assert (attempt["number"], attempt["state"], attempt["host"]) == (1, "done", said["host"])
     assert not (outcome.folder / record.ATTEMPTS).exists()

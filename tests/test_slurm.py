@@ -73,8 +73,11 @@ def states(cwd: Path) -> dict[str, str]:
 
 def tasks(cwd: Path) -> list[str]:
     """The workers that were submitted, of the only sweep."""
-    [path] = (cwd / "runs").glob(".sweeps/*/slurm/jobs.json")
-    return list(json.loads(path.read_text())["tasks"])
+    return [
+        task
+        for path in sorted((cwd / "runs").glob(".sweeps/*/slurm/jobs-*.json"))
+        for task in json.loads(path.read_text())["tasks"]
+    ]
 
 
 def rows(folder: Path) -> int:
@@ -287,7 +290,7 @@ def test_f7_killed_step_is_reported_without_accounting(slurm: Cluster, tmp_path:
 
 
 def _known(cwd: Path, number: int) -> bool:
-    return bool([*(cwd / "runs").glob(".sweeps/*/slurm/jobs.json")]) and len(tasks(cwd)) > number
+    return bool([*(cwd / "runs").glob(".sweeps/*/slurm/jobs-*.json")]) and len(tasks(cwd)) > number
 
 
 def _processes_of_workers(cluster: Cluster, node: str) -> list[int]:

@@ -111,16 +111,18 @@ def test_on_error_stop_ends_the_sweep_at_the_first_failure(sweep: Sweep) -> None
     assert manifest.stop_reason(sweep.folder) == doing.reason
 
 
-def claim(folder: Path) -> claims.Attempt:
+def claim(sweep: Sweep, launch: str | None = None) -> claims.Attempt:
+    folder = sweep.runs[0]
     folder.mkdir(parents=True, exist_ok=True)
-    return claims.take(folder, owners.this_process("worker", SILENT), Observer(folder.parent))
+    me = owners.this_process("worker", SILENT, str(sweep.launch) if launch is None else launch)
+    return claims.take(folder, me, Observer(folder.parent))
 
 
-def die(folder: Path) -> None:
+def die(sweep: Sweep) -> None:
     """A claim whose process is gone, with nobody to say it."""
     pid = os.fork()
     if pid == 0:
-        claim(folder)
+        claim(sweep)
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 
@@ -133,31 +135,56 @@ def look_at(sweep: Sweep) -> Job:
 
 def test_run_whose_owners_keep_dying_is_given_up(sweep: Sweep) -> None:
     for death in range(1, DEATHS + 1):
-        die(sweep.runs[0])
+        die(sweep)
         job = look_at(sweep)
         assert job.state == "lost"
         assert job.claimable == (death < DEATHS)
     assert f"died {DEATHS} times" in job.message
 
 
-def age(path: Path, sweep: Sweep, seconds: float) -> None:
-    os.utime(path, (sweep.launched + seconds, sweep.launched + seconds))
-
-
 @pytest.mark.parametrize("state", ["failed", "lost"])
 def test_failures_of_an_earlier_launch_are_tried_again_and_those_of_this_one_are_not(state: str, sweep: Sweep) -> None:
-    attempt = claim(sweep.runs[0])
+    attempt = claim(sweep)
     claims.end(attempt.folder, state, "it ended")
-    age(attempt.folder / claims.ENDED, sweep, 1)
+    os.utime(attempt.folder / claims.ENDED, (0, 0))  # clocks are set back and forth; launches have ids
     job = look_at(sweep)
     assert (job.state, job.message, job.claimable) == (state, "it ended", False)
-    age(attempt.folder / claims.ENDED, sweep, -1)
-    job = look_at(sweep)
+    again = manifest.write(sweep.configs, "seed", {})
+    job = look_at(again)
     assert (job.state, job.message, job.claimable) == ("queued", "", True)
+    assert look_at(replace(again, launch=None)).state == state
+
+
+def test_failure_before_there_was_an_attempt_is_known_to_all(sweep: Sweep) -> None:
+    sweep.runs[0].mkdir()
+    (sweep.runs[0] / record.CONFIG).write_text("[]")
+    manifest.note_failure(sweep, sweep.runs[0].name, "config.yaml is damaged")
+    job = look_at(sweep)
+    assert (job.state, job.message, job.claimable) == ("failed", "config.yaml is damaged", False)
+    assert look_at(manifest.write(sweep.configs, "seed", {})).state == "queued"
+
+
+def test_worker_joins_the_next_launch(sweep: Sweep) -> None:
+    doing = working(sweep)
+    claims.end(claim(sweep).folder, "failed", "it did")
+    ended(doing, "failed", "it did")
+    worker._look_around(doing, sweep.folder / "presence")
+    assert not doing.jobs[0].claimable
+    os.utime(sweep.folder / manifest.MANIFEST, (1, 1))
+    again = manifest.write(sweep.configs, "seed", {})
+    doing.looked = -1e9
+    worker._look_around(doing, sweep.folder / "presence")
+    assert (doing.sweep.launch, doing.jobs[0].claimable) == (again.launch, True)
+
+
+def test_runs_that_failed_before_come_last(sweep: Sweep) -> None:
+    claims.end(claim(sweep, "an earlier launch").folder, "failed", "it did")
+    jobs = jobs_of(sweep, Observer(sweep.out))
+    assert worker._order(jobs, 0) == [*jobs[1:], jobs[0]]
 
 
 def test_interrupted_runs_go_on_and_running_ones_are_left_alone(sweep: Sweep) -> None:
-    attempt = claim(sweep.runs[0])
+    attempt = claim(sweep)
     job = look_at(sweep)
     assert (job.state, job.claimable) == ("running", False)
     claims.end(attempt.folder, "interrupted", "saved")
@@ -170,12 +197,12 @@ def test_forced_run_is_done_only_by_this_launch(sweep: Sweep) -> None:
     folder = sweep.runs[0]
     folder.mkdir()
     record.write_json(folder / record.RESULT, {})
-    age(folder / record.RESULT, sweep, -1)
+    record.write_json(folder / record.PROVENANCE, {"launch": "an earlier one"})
     assert look_at(sweep).state == "queued"
-    age(folder / record.RESULT, sweep, 1)
+    record.write_json(folder / record.PROVENANCE, {"launch": sweep.launch})
     assert look_at(sweep).state == "done"
     sweep.configs[0].force = False
-    age(folder / record.RESULT, sweep, -1)
+    record.write_json(folder / record.PROVENANCE, {"launch": "an earlier one"})
     assert look_at(sweep).state == "done"
 
 

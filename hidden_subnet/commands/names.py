@@ -1,6 +1,7 @@
 """Which sweep or run the user means: its folder, its name, or a beginning of it that no other has."""
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def find_run_or_sweep(out: Path, name: str) -> tuple[Path | None, Path | None]:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() or (folder / ATTEMPTS).is_dir()
+    return os.path.isfile(folder / CONFIG) or os.path.isdir(folder / ATTEMPTS)  # unlike Path's, false where unreadable
 
 
 def run_folders(out: Path) -> list[Path]:

@@ -79,6 +79,13 @@ def _details(seen: Survey, progress: Progress, console: Console) -> Page:
         parts.append(Text(f"{job.state}: {job.folder.name}: {last_line(job)}", style="red"))
     if len(bad) > MOST_FAILURES:
         parts.append(Text(f"... and {len(bad) - MOST_FAILURES} more"))
+    for job in jobs:
+        if job.state == "done" and progress.finished(job) is None:
+            parts.append(
+                Text(
+                    f"damaged: {job.folder / record.RESULT}; remove it, and the same command runs it again", style="red"
+                )
+            )
     if bad:
         parts.append(Text(f"  why: python -m hidden_subnet logs {bad[0].folder}"))
     if seen.stopped is not None:

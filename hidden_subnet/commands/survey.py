@@ -57,9 +57,18 @@ def survey(folder: Path, by: Onlooker) -> Survey:
 
 
 def waiting_tasks(folder: Path, by: Onlooker) -> list[str]:
+    return [task for task, state in _tasks(folder, by).items() if state == "PENDING"]
+
+
+def running_tasks(folder: Path, by: Onlooker) -> list[str]:
+    """Workers that have a place in Slurm, whether they have begun or are about to leave it."""
+    return [task for task, state in _tasks(folder, by).items() if state not in {"PENDING", *slurm.ENDED}]
+
+
+def _tasks(folder: Path, by: Onlooker) -> dict[str, str]:
     tasks = known_tasks(folder)
-    states = by.queue() if tasks else None
-    return [task for task in tasks if (states or {}).get(task) == "PENDING"]
+    states = (by.queue() if tasks else None) or {}
+    return {task: states[task] for task in tasks if task in states}
 
 
 def _folders(sweep: Sweep) -> list[Path]:

@@ -1,13 +1,21 @@
 """Where text goes."""
 
+import os
 import sys
 
 from rich.console import Console
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more (`| head`); what is being run goes on without a word, where rich would exit."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def make_console() -> Console:
     """As wide as the terminal; 160 columns in a file or pipe, where rich would squeeze a table into 80."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return _Console(width=None if sys.stdout.isatty() else 160)
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import os
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -50,7 +51,7 @@ class Planned:
 def print_plan(configs: Sequence[Config]) -> None:
     """Print the runs of one sweep (or one run) with their states, weights and times."""
     console = make_console()
-    out = Path(configs[0].out).absolute()
+    out = Path(os.path.abspath(configs[0].out))
     runs = planned(configs)
     say(console, f"plan: {count(len(runs), 'run')} in {out}: {_states(runs)}")
     console.print(_each(runs) if len(runs) <= MOST_RUNS else _combinations(runs))
@@ -61,7 +62,7 @@ def print_plan(configs: Sequence[Config]) -> None:
 
 def planned(configs: Sequence[Config]) -> list[Planned]:
     """Where each run stands in its folder, and what it would take."""
-    out = Path(configs[0].out).absolute()
+    out = Path(os.path.abspath(configs[0].out))
     observer, known = owners.Observer(out), finished(out)
     found = []
     for config in configs:

@@ -1,13 +1,14 @@
 """A run of a sweep, as a worker or an onlooker last saw it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hidden_subnet import record
-from hidden_subnet.claims import ENDED, Standing, standing
+from hidden_subnet.claims import ENDED, Standing, launch_of, owner_of, standing
 from hidden_subnet.config import Config
 from hidden_subnet.owners import Observer
-from hidden_subnet.sweep.manifest import Sweep
+from hidden_subnet.sweep.manifest import Sweep, noted_failure
 
 DEATHS = 3
 """A run whose owners died so often in one launch is given up: it may be what kills them."""
@@ -47,27 +48,25 @@ def jobs_of(sweep: Sweep, observer: Observer) -> list[Job]:
 def look(job: Job, sweep: Sweep, observer: Observer) -> None:
     """See from its files where the run stands and whether a worker of this launch may take it."""
     now = standing(job.folder, observer)
-    if now.state == "done" and job.config.force and (job.folder / record.RESULT).stat().st_mtime < sweep.launched:
+    if now.state == "done" and job.config.force and sweep.launch not in (None, launch_of(job.folder)):
         now = Standing("queued")
-    job.standing, job.message = now, now.message
-    fresh = now.ended_at is not None and now.ended_at >= sweep.launched
-    if now.state in ("failed", "lost") and now.ended_at is not None and not fresh:
+    elif now.state not in ("done", "running") and (message := noted_failure(sweep, job.folder.name)) is not None:
+        now = Standing("failed", message=message)
+    job.standing, job.state, job.message = now, now.state, now.message
+    earlier = now.owner is not None and sweep.launch not in (None, now.owner.launch)
+    if now.state in ("failed", "lost") and now.ended_at is not None and earlier:
         job.state, job.message = "queued", ""  # of an earlier launch: to be tried again
-    else:
-        job.state = now.state
     job.claimable = job.state in ("queued", "interrupted")
     if now.state == "lost" and now.ended_at is None:  # its worker died as well, and could not say so
-        job.claimable = _deaths(job.folder, sweep.launched) < DEATHS - 1
+        job.claimable = _deaths(job.folder, sweep.launch) < DEATHS - 1
         if not job.claimable:
             job.message = f"its process died {DEATHS} times, the last time: {now.message}"
 
 
-def _deaths(folder: Path, since: float) -> int:
+def _deaths(folder: Path, launch: str | None) -> int:
     count = 0
     for number in record.attempts(folder):
-        path = folder / record.ATTEMPTS / str(number) / ENDED
-        try:
-            count += path.stat().st_mtime >= since and '"lost"' in path.read_text()
-        except FileNotFoundError:
-            continue
+        attempt = folder / record.ATTEMPTS / str(number)
+        with suppress(OSError, ValueError, TypeError):
+            count += owner_of(attempt).launch == launch and '"lost"' in (attempt / ENDED).read_text()
     return count

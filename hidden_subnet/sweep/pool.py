@@ -5,7 +5,6 @@ can see. What a run says reaches its worker through the run's folder alone, as i
 """
 
 import faulthandler
-import functools
 import multiprocessing
 import os
 import signal
@@ -24,13 +23,17 @@ import torch
 from hidden_subnet import claims, record
 from hidden_subnet.config import Config, Device
 from hidden_subnet.execute import Display, Origin, execute, stop_signals
+from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.gpus import hold_one, visible_gpus
 from hidden_subnet.sweep.job import Job
+from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.slurm import allotted_cpus
 
 # The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
 PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
-NO_GPU = "no gpu"
+NO_GPU, NO_CLAIM = "no gpu", "no claim"
+FORK_SERVER_DIED = 255
+"""The exit code of its processes as multiprocessing tells it, though they live."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -60,10 +63,34 @@ class Child:
     pid: int
     said: "Connection[Any, tuple[str, str]]"
     """Its last word: how the run ended, and why."""
+    launch: str
+    killed: bool = False
+    """By the user's second Ctrl-C."""
+
+    def has_ended(self) -> bool:
+        """A process of a fork server that has died seems to have ended; its pipe tells, which closes with it."""
+        if self.process.is_alive():
+            return False
+        return self.process.exitcode != FORK_SERVER_DIED or self.said.poll(0)
+
+    @property
+    def event(self) -> Any:
+        """What to wait for."""
+        return self.said if self.process.exitcode == FORK_SERVER_DIED else self.process.sentinel
 
     def stop(self) -> None:
         """Ask the run to save and stop; it does not mind being asked again."""
-        self.process.terminate()
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.killed = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # Not process.kill(), which does nothing once the fork server is dead. While the pipe is open the process is.
+        if not self.has_ended() and not self.said.poll(0):
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 def start(job: Job, config: Config, slots: Slots, origin: Origin) -> Child:
@@ -74,33 +101,45 @@ def start(job: Job, config: Config, slots: Slots, origin: Origin) -> Child:
     say.close()  # so that the end of the process is the end of what it says
     assert process.pid is not None
     job.state, job.message = "running", ""
-    return Child(job, process, process.pid, said)
+    return Child(job, process, process.pid, said, origin.launch)
 
 
-def end(child: Child) -> str:
+def end(child: Child, sweep: Sweep) -> str:
     """Note how the run of a process that has ended did, and return it: a state, `busy`, or `no gpu`."""
     job, code = child.job, child.process.exitcode
     assert code is not None
     try:
+        if not child.said.poll(0):  # killed, while a process of its own holds the other end
+            raise EOFError
         state, message = child.said.recv()
     except (EOFError, OSError):  # died without a word
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-        state, message = "lost", f"the process of the run died of {how}{memory}"
+        state, message = _end_of(child, code)
         attempt = record.working(job.folder)
         if claims.owner_pid(attempt) == child.pid:
             with suppress(OSError):  # a full disk; others see that the process is dead
-                claims.end(attempt, "lost", message)
+                claims.end(attempt, state, message)
     # A sweep of thousands must not hold file descriptors for each run that has ended.
     child.said.close()
     child.process.close()
     job.state = {"skipped": "done", "busy": "running", NO_GPU: "queued"}.get(state, state)
     job.message = "" if state in ("done", "skipped", "busy", NO_GPU) else message
     job.final = state in ("failed", "lost")
+    if state == NO_CLAIM:
+        manifest.note_failure(sweep, job.folder.name, message)
+        job.state, job.final, state = "failed", True, "failed"
     return str(state)
 
 
-@functools.cache
+def _end_of(child: Child, code: int) -> tuple[str, str]:
+    """State and message for a run whose process died without a word."""
+    if child.killed:
+        return "interrupted", "killed by a second Ctrl-C, without saving"
+    if code > 0:  # its own, or the fork server's death, which hides how it died
+        return "lost", f"the process of the run died (exit code {code})"
+    memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return "lost", f"the process of the run died of {signal.Signals(-code).name}{memory}"
+
+
 def fork_server() -> "multiprocessing.context.ForkServerContext":
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -151,7 +190,7 @@ def _child(config: Config, slots: Slots, origin: Origin, say: "Connection[tuple[
             outcome = execute(config, Display(_ignore, _ignore, _ignore, _log_to), origin, stopped)
             said = outcome.state, outcome.message
         except (ValueError, OSError) as error:  # before there was a claim, or on a disk that is full
-            said = "failed", " ".join(str(error).split())
+            said = NO_CLAIM, " ".join(str(error).split())
         with suppress(BrokenPipeError):  # the worker is gone
             say.send(said)
 

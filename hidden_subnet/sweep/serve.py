@@ -28,10 +28,12 @@ def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int, requeues: int
         say(console, f"the sweep was stopped ({reason}); the command that launched it goes on")
         return 130
     jobs = jobs_of(sweep, Observer(sweep.out, states))
-    todo = [job.config for job in jobs if job.state != "skipped"]
+    todo = [job.config for job in jobs if job.claimable or job.state == "running"]
     if not todo:
-        say(console, f"all of {count(len(jobs), 'run')} are done, nothing is run")
-        return 0
+        failed = sum(job.state != "skipped" for job in jobs)
+        again = f", {failed} failed: the command that launched the sweep tries them again" if failed else ""
+        say(console, f"nothing is left to run: {len(jobs) - failed} of {count(len(jobs), 'run')} done{again}")
+        return int(failed > 0)
     prepare(todo)
     slots = plan_slots(todo, workers, jobs_per_gpu)
     say(

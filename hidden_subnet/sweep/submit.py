@@ -25,7 +25,9 @@ from hidden_subnet.sweep.job import Job, look
 from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.view import View
 
-FOLDER, JOBS = "slurm", "jobs.json"
+FOLDER = "slurm"
+STOP_SECONDS = 120.0
+"""How long the workers of a stopped sweep are given to leave before new ones are submitted."""
 DEFAULT_WORKERS = 8
 ASK_SECONDS = 3.0
 """Between two questions to a Slurm that answers at once; a slow one is asked less often."""
@@ -105,7 +107,8 @@ class Array:
             said = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if "sbatch: error" in line]
             raise ConfigError(f"sbatch refuses the workers: {'; '.join(said) or str(error)}") from None
         tasks = [str(job.job_id) for job in submitted]
-        write_json(folder / JOBS, {"tasks": [*known_tasks(sweep.folder), *tasks]})
+        # A file of its own for each submission: two launchers may be at it.
+        write_json(folder / f"jobs-{tasks[0].split('_')[0]}.json", {"tasks": tasks})
         return tasks
 
     def _watch(self, sweep: Sweep, jobs: list[Job], tasks: list[str], console: Console) -> str:
@@ -149,12 +152,29 @@ class Array:
 
 def known_tasks(folder: Path) -> list[str]:
     """The ids ("12_0") of all workers that were ever submitted for the sweep in `folder`."""
-    try:
-        return [str(task) for task in json.loads((folder / FOLDER / JOBS).read_text())["tasks"]]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{folder / FOLDER / JOBS} is damaged; move it away (scancel what it names)") from None
+    found = []
+    for path in sorted((folder / FOLDER).glob("jobs-*.json"), key=lambda path: (len(path.name), path.name)):
+        try:
+            found += [str(task) for task in json.loads(path.read_text())["tasks"]]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is damaged; move it away (scancel the job of its name)") from None
+    return found
+
+
+def await_stopping(folder: Path, console: Console) -> None:
+    """Before a sweep that was stopped is launched anew: its workers are leaving, and no longer to be counted on."""
+    end, told = time.monotonic() + STOP_SECONDS, False
+    while manifest.stop_reason(folder) is not None and time.monotonic() < end:
+        tasks, known = known_tasks(folder), slurm.queue() or {}
+        leaving = [task for task in tasks if _is_alive(known, task) and known[task][0] != "PENDING"]
+        if not leaving:
+            return
+        if not told:
+            say(
+                console, f"the sweep was stopped: waits until {count(len(leaving), 'worker')} of it have saved and left"
+            )
+            told = True
+        time.sleep(1.0)
 
 
 def snapshot(folder: Path) -> Path:

@@ -1,14 +1,18 @@
 """A sweep from its configs to its table and figure; what is done already is not run again."""
 
+import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
 
 from hidden_subnet import claims, provenance, record
+from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hidden_subnet.owners import Observer
 from hidden_subnet.report.console import count, make_console, say
@@ -47,11 +51,23 @@ def launch(configs: list[Config], label: str, execute: Execute, *, report: bool 
         from hidden_subnet.prepare import prepare  # here is where torch loads
 
         prepare(todo)
-    sweep = manifest.write(configs, label, provenance.of_command())
+    folder = manifest.folder_of(label, configs)
+    known_before = folder.exists()
+    try:
+        sweep = manifest.write(configs, label, provenance.of_command())
+    except OSError:
+        if todo or not known_before:
+            raise
+        sweep = manifest.read(folder)  # all is done, and read-only: what there is can be shown
     jobs, reason = jobs_of(sweep, Observer(sweep.out)), ""
     if any(job.state != "skipped" for job in jobs):  # another command may have done them since
         started = time.monotonic()
-        reason = execute(sweep, jobs, console)
+        try:
+            reason = execute(sweep, jobs, console)
+        except ConfigError:  # nothing was begun, and a sweep that never was is not to be listed
+            if not known_before:
+                shutil.rmtree(sweep.folder, ignore_errors=True)
+            raise
         say(console, f"{standing(jobs)} in {time.monotonic() - started:.0f} s")
     if report:
         code = finish(sweep, jobs, console)
@@ -76,7 +92,7 @@ def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: li
 
 
 def _is_done(config: Config) -> bool:
-    return (record.folder_of(config) / record.RESULT).exists()
+    return os.path.exists(record.folder_of(config) / record.RESULT)  # unlike Path's, false where it may not look
 
 
 def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
@@ -85,17 +101,25 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     from hidden_subnet.report.results import write_results
 
     for folder in sweep.runs:
-        if (folder / record.RESULT).exists():
-            claims.settle(folder)  # its owner may have died between the commit and this
-    runs = [read_run(folder) for folder in sweep.runs if (folder / record.CONFIG).exists()]
+        if os.path.exists(folder / record.RESULT):
+            with suppress(OSError):  # a full disk, or a read-only one
+                claims.settle(folder)  # its owner may have died between the commit and this
+    runs = [read_run(folder) for folder in sweep.runs if os.path.exists(folder / record.CONFIG)]
     if runs:
         console.print(table(summarise(runs)))
     failures = tell_failures(sweep, jobs, console)
-    drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
-    for path in [write_results(sweep.out), *drawn]:
-        say(console, f"wrote {path}")
-    if len(runs) == len(sweep.configs):
-        report_sweep(sweep.configs[0], sweep.name, sweep.folder, runs, drawn, partial(say, console))
+    damaged = {run.name: run.error for run in runs if run.state == "failed"}
+    for job in jobs:
+        if job.state in ("done", "skipped") and job.folder.name in damaged:
+            say(console, f"{job.folder.name}: {damaged[job.folder.name]}", "red")
+    try:
+        drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
+        for path in [write_results(sweep.out), *drawn]:
+            say(console, f"wrote {path}")
+        if len(runs) == len(sweep.configs):
+            report_sweep(sweep.configs[0], sweep.name, sweep.folder, runs, drawn, partial(say, console))
+    except OSError as error:
+        say(console, f"results.csv and the figure could not be written ({error}); the same command tries again", "red")
     if is_tracked(sweep.configs[0]):
         for line in how_to_send([run.folder for run in runs if run.state == "done"], sweep.folder):
             say(console, line)
@@ -128,7 +152,6 @@ def standing(jobs: list[Job]) -> str:
 
 def finish_jobs(configs: list[Config], label: str) -> int:
     """The end of a sweep whose jobs others have executed already; the exit code."""
-    sweep = replace(
-        manifest.write(configs, label, provenance.of_command()), launched=0.0
-    )  # so no failure is an old one
+    # So no failure is an old one.
+    sweep = replace(manifest.write(configs, label, provenance.of_command()), launch=None)
     return finish(sweep, jobs_of(sweep, Observer(sweep.out)), make_console())

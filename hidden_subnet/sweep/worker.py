@@ -15,13 +15,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait as wait_for_one
 from pathlib import Path
 
-from hidden_subnet import record
 from hidden_subnet.config import OnError
-from hidden_subnet.execute import Origin
+from hidden_subnet.execute import Origin, heeded
 from hidden_subnet.owners import BEATS, Observer, this_host, this_process
 from hidden_subnet.sweep import manifest, pool
 from hidden_subnet.sweep.job import Job, jobs_of, look
@@ -55,6 +54,8 @@ class Work:
     looked: float = 0.0
     pause: float = 0.0
     asked: float = 0.0
+    starting: bool = False
+    """A run is being started, which takes seconds where torch is not loaded yet."""
     in_a_row: int = 0
     no_gpu_until: float = 0.0
     told: bool = False
@@ -78,8 +79,8 @@ def work(
     observer = Observer(sweep.out, slurm_states)
     name = f"{this_host()}-{os.getpid()}-{secrets.token_hex(3)}"
     doing = Work(sweep, jobs_of(sweep, observer) if jobs is None else jobs, slots, name, wait)
-    order = doing.jobs[first % len(doing.jobs) :] + doing.jobs[: first % len(doing.jobs)]
-    before = {each: signal.signal(each, lambda number, _: _signalled(doing, number)) for each in pool.SIGNALS}
+    order = _order(doing.jobs, first)
+    before = {each: signal.signal(each, lambda number, _: _signalled(doing, number)) for each in heeded()}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, pool.SIGNALS)  # slurm.become_worker let them wait until now
     presence = _arrive(doing)
     try:
@@ -90,6 +91,8 @@ def work(
             if not doing.running and (doing.reason or not _something_to_wait_for(doing)):
                 break
             _await_runs(doing)
+    except NothingRuns:
+        pass
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
@@ -98,14 +101,27 @@ def work(
     return doing
 
 
+class NothingRuns(Exception):
+    """Asked to stop while the first run is being started: there is nothing to wait for."""
+
+
+def _order(jobs: list[Job], first: int) -> list[Job]:
+    """From the first on, and those last that have failed before: they may fail again, and end the sweep for all."""
+    order = jobs[first % len(jobs) :] + jobs[: first % len(jobs)]
+    return sorted(order, key=lambda job: job.standing is not None and job.standing.state in ("failed", "lost"))
+
+
 def _signalled(doing: Work, number: int) -> None:
-    if number == signal.SIGINT and signal.SIGINT in doing.signals:
-        for child in doing.running:
-            child.process.kill()
-    elif number == signal.SIGINT:
-        print("\nstopping: every run saves at its next step (once more kills them)", file=sys.stderr)
+    again = number == signal.SIGINT and signal.SIGINT in doing.signals
     doing.signals.append(number)
     doing.reason = doing.reason or ("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+    if again:
+        for child in doing.running:
+            child.kill()
+    elif number == signal.SIGINT and doing.running:
+        print("\nstopping: every run saves at its next step (once more kills them)", file=sys.stderr)
+    if doing.starting and not doing.running:
+        raise NothingRuns
 
 
 def _arrive(doing: Work) -> Path:
@@ -124,17 +140,36 @@ def _look_around(doing: Work, presence: Path) -> None:
         return
     with suppress(OSError):
         os.utime(presence)
+    _join_new_launch(doing)
     reason = manifest.stop_reason(doing.sweep.folder)
     doing.reason = doing.reason or reason or ""
+    _look_at_others(doing)
+    _break_circuit(doing)
+    doing.looked = time.monotonic()
+    # With thousands of runs on a slow file system, looking must not be all that a worker does.
+    doing.pause = max(AGAIN_SECONDS, 20 * (doing.looked - now))
+
+
+def _look_at_others(doing: Work) -> None:
     observer = Observer(doing.sweep.out, slurm_states)
     mine = {id(child.job) for child in doing.running}
     for job in doing.jobs:
         if id(job) not in mine and not job.final and job.state not in ("done", "skipped"):
             look(job, doing.sweep, observer)
-    _break_circuit(doing)
-    doing.looked = time.monotonic()
-    # With thousands of runs on a slow file system, looking must not be all that a worker does.
-    doing.pause = max(AGAIN_SECONDS, 20 * (doing.looked - now))
+
+
+def _join_new_launch(doing: Work) -> None:
+    """The same command was given again while this worker lives: what failed before is to be tried again."""
+    try:
+        launched = (doing.sweep.folder / manifest.MANIFEST).stat().st_mtime
+        if launched == doing.sweep.launched:
+            return
+        now = manifest.read(doing.sweep.folder)
+    except (OSError, ValueError):  # it went, or is being written; the next look tells
+        return
+    doing.sweep = replace(doing.sweep, launched=now.launched, launch=now.launch)
+    for job in doing.jobs:
+        job.final = False
 
 
 def _start_runs(doing: Work, order: list[Job]) -> None:
@@ -151,29 +186,30 @@ def _start_runs(doing: Work, order: list[Job]) -> None:
         job.claimable = False
         config = copy(job.config)
         config.force = job.config.force and not _begun_in_this_launch(job, doing.sweep)
-        origin = Origin(doing.sweep.name, doing.name, doing.sweep.provenance)
+        origin = Origin(doing.sweep.name, doing.name, str(doing.sweep.launch), doing.sweep.provenance)
+        doing.starting = True
         doing.running.append(pool.start(job, config, doing.slots, origin))
+        doing.starting = False
 
 
 def _begun_in_this_launch(job: Job, sweep: Sweep) -> bool:
     """Then a forced run goes on from there."""
-    try:
-        begun = (record.working(job.folder) / record.PROVENANCE).stat().st_mtime
-    except FileNotFoundError:
-        return False
-    return begun >= sweep.launched and not (job.folder / record.RESULT).exists()
+    now = job.standing
+    return now is not None and now.owner is not None and now.owner.launch == sweep.launch
 
 
 def _await_runs(doing: Work) -> None:
-    wait_for_one([child.process.sentinel for child in doing.running], timeout=0.1) if doing.running else time.sleep(0.1)
+    wait_for_one([child.event for child in doing.running], timeout=0.1) if doing.running else time.sleep(0.1)
     if doing.reason and time.monotonic() - doing.asked > AGAIN_SECONDS:
         # Again and again: the first request may have come before the run could hear it.
         doing.asked = time.monotonic()
         for child in doing.running:
             child.stop()
-    for child in [child for child in doing.running if not child.process.is_alive()]:
+    for child in [child for child in doing.running if child.has_ended()]:
         doing.running.remove(child)
-        state = pool.end(child)
+        state = pool.end(child, doing.sweep)
+        if child.launch != doing.sweep.launch:  # the command was given again meanwhile, and wants it tried again
+            child.job.final = False
         if state == pool.NO_GPU:
             doing.no_gpu_until = time.monotonic() + AGAIN_SECONDS
             child.job.claimable = True
@@ -195,19 +231,23 @@ def _judge(doing: Work, job: Job) -> None:
 
 
 def _break_circuit(doing: Work) -> None:
-    if any(job.state in ("done", "skipped") for job in doing.jobs):
+    if any(job.state == "done" for job in doing.jobs):
         return
     # Numbers aside: losses and paths differ from run to run.
     bad = [job for job in doing.jobs if job.state in ("failed", "lost") and not job.claimable]
     errors = Counter(re.sub(r"\d+", "0", job.message) for job in bad)
     for error, count in errors.most_common(1):
         if count >= SAME_ERROR and not doing.reason:
+            _look_at_others(doing)
+            if any(job.state == "done" for job in doing.jobs):
+                return
             said = next(job.message for job in bad if re.sub(r"\d+", "0", job.message) == error)
             _stop_all(doing, f"the first {count} runs failed with the same error and none is done: {said}")
 
 
 def _stop_all(doing: Work, reason: str) -> None:
-    manifest.stop(doing.sweep.folder, reason)
+    with suppress(OSError):  # a full disk, on which all fail; then each worker finds out by itself
+        manifest.stop(doing.sweep.folder, reason)
     doing.reason = doing.reason or reason
 
 

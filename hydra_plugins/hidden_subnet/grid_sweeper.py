@@ -79,9 +79,14 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
 
         if isinstance(self.launcher, LocalLauncher):
             return self.launcher.execute(list(configs.values()), overrides, label)
-        returns = launch_jobs(self.launcher, overrides, list(configs.values()), label)
         from hidden_subnet.sweep.sweep import finish_jobs
 
+        try:
+            returns = launch_jobs(self.launcher, overrides, list(configs.values()), label)
+        except SystemExit as stopped:  # Ctrl-C: table and results.csv of what there is
+            if stopped.code == 130:
+                finish_jobs(list(configs.values()), label)
+            raise
         if code := finish_jobs(list(configs.values()), label):
             sys.exit(code)
         return returns

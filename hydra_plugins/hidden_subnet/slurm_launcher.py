@@ -67,11 +67,14 @@ class SlurmLauncher(LocalLauncher):
                 "hydra/launcher=slurm: there is no sbatch on this machine; give the command where the cluster's jobs "
                 "are submitted, or take hydra/launcher=local"
             )
-        from hidden_subnet.sweep.submit import Array, Left
+        from hidden_subnet.report.console import make_console
+        from hidden_subnet.sweep.manifest import folder_of
+        from hidden_subnet.sweep.submit import Array, Left, await_stopping
         from hidden_subnet.sweep.sweep import launch
 
         ours = {name: self.settings[name] for name in OURS}
         array = Array(parameters=_parameters(self.settings), **ours)
+        await_stopping(folder_of(label, configs), make_console())
         try:
             jobs, code = launch(configs, label, array.execute, report=self.report)
         except Left as left:
