@@ -84,7 +84,7 @@ def attempts(folder: Path) -> list[int]:
     """The numbers of the attempts that have a folder, rising."""
     try:
         return sorted(int(name) for name in os.listdir(folder / ATTEMPTS) if name.isdigit())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 
@@ -153,7 +153,7 @@ def count_rows(folder: Path) -> int:
 def _lines(folder: Path) -> list[str]:
     try:
         return (folder / METRICS).read_text().split("\n")[:-1]
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return []
 
 

@@ -1,6 +1,7 @@
 """Run folders read back: what was asked for, how far it got, what came out."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def read_run(folder: Path, observer: Observer | None = None) -> Run:
 def _unfinished(folder: Path, observer: Observer) -> tuple[str, str]:
     now = standing(folder, observer)
     error = working(folder) / ERROR
-    return now.state, (_last_line(error) if error.exists() else "") or now.message * (now.state in ("failed", "lost"))
+    return now.state, (_last_line(error) if os.path.exists(error) else "") or now.message * (
+        now.state in ("failed", "lost")
+    )
 
 
 def _last_line(path: Path) -> str:

@@ -112,6 +112,7 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     for job in jobs:
         if job.state in ("done", "skipped") and job.folder.name in damaged:
             say(console, f"{job.folder.name}: {damaged[job.folder.name]}", "red")
+            say(console, f"  remove {job.folder / record.RESULT}, and the same command runs it again")
     try:
         drawn = draw(runs, sweep.out / "figures" / sweep.name, title="")
         for path in [write_results(sweep.out), *drawn]:
@@ -133,7 +134,7 @@ def tell_failures(sweep: Sweep, jobs: list[Job], console: Console) -> bool:
     for job in failures[:10]:
         say(console, f"{job.state}: {job.folder.name}: {job.message}", "red")
         error = record.working(job.folder) / record.ERROR
-        if error.exists():
+        if os.path.exists(error):
             say(console, f"  traceback: {error}")
     if len(failures) > 10:
         say(console, f"... and {len(failures) - 10} more: python -m hidden_subnet status {sweep.folder}")

@@ -43,8 +43,8 @@ def one_line(error: BaseException) -> str:
     if found := re.search(r"((?:Value|Invalid value) .*?) full_key: (\S+)", text):
         return f"{found[2]}: {found[1][0].lower()}{found[1][1:]}"
     if "override_grammar" in text or "mismatched input" in text or "LexerNoViableAlt" in text:
-        found = re.search(r"Error parsing override '(.*?)'", text)
-        said = f"{found[1]}: cannot be read" if found else re.sub(r" See https?://\S+.*", "", text)[:200]
+        found = re.search(r"Error parsing override '(.*?)'|LexerNoViableAltException: (.*?) \^", text)
+        said = f"{found[1] or found[2]}: cannot be read" if found else re.sub(r" See https?://\S+.*", "", text)[:200]
         return f"{said}; a value with other than letters, digits and -._/ is quoted, as in 'out=\"my runs\"'"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{found[1]}: several values make a sweep: add -m (a list is written key=[value,value])"

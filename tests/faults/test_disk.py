@@ -2,12 +2,13 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from real import SMALL, difference, figure, folders, launch
+from real import LAUNCH, SMALL, difference, figure, folders, launch
 
 from hidden_subnet import checkpoints, record
 
@@ -15,6 +16,9 @@ pytestmark = pytest.mark.slow
 # 0.1 MB what is trained, and again its momentum.
 RUN = ["data=synthetic", "model=conv2", "model.width=0.25", "train.epochs=3", "train.threads=1", "tracker=none"]
 RUN += ["checkpoint.minutes=0"]
+# Root may read everything, unless it lays that right down.
+DROP = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+UNPRIVILEGED = DROP if os.geteuid() == 0 else []
 
 
 def mount(stack: ExitStack, *arguments: str) -> None:
@@ -89,3 +93,29 @@ def test_f04_read_only_folder(tmp_path: Path, stack: ExitStack) -> None:
     clear = sum(one_line(launch(tmp_path, *command), "error: ") for command in commands)
     figure(f"F4 read-only folder: one clear line and exit code not 0 {clear}/{len(commands)}")
     assert clear == len(commands)
+
+
+def test_f04_run_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    """The others of its sweep are done, and every command that looks says which it is; then it is well again."""
+    command = ["-m", "seed=1,2", *SMALL]
+    assert launch(tmp_path, *command).returncode == 0
+    [closed, _] = folders(tmp_path)
+    os.chmod(closed, 0)
+    try:
+        for asked in (
+            ["launch", *command],
+            ["launch", *command, "plan=true"],
+            ["status"],
+            ["status", "seed"],
+            ["results"],
+        ):
+            if asked[0] == "launch":
+                line = [sys.executable, str(LAUNCH), *asked[1:]]
+            else:
+                line = [sys.executable, "-m", "hidden_subnet", *asked]
+            said = subprocess.run([*UNPRIVILEGED, *line], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+            assert "Traceback" not in said.stdout + said.stderr, said.stderr
+            assert said.returncode == (1 if asked == ["launch", *command] else 0), (asked, said.stdout + said.stderr)
+    finally:
+        os.chmod(closed, 0o755)
+    assert launch(tmp_path, *command).returncode == 0
