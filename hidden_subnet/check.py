@@ -79,6 +79,8 @@ def _parts(config: Config) -> Iterator[str]:
             yield f"{name}={seed}: a seed must be 0 or larger"
     if not config.checkpoint.minutes >= 0:
         yield f"checkpoint.minutes={config.checkpoint.minutes:g}: must be 0 or larger"
+    if config.checkpoint.every < 0:
+        yield f"checkpoint.every={config.checkpoint.every}: must be a number of epochs; 0 keeps first, best and last"
 
 
 def _training(config: Config) -> Iterator[str]:

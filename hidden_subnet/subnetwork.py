@@ -14,12 +14,18 @@ from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.method import Method
 from hidden_subnet.methods.table import METHODS
 from hidden_subnet.models.build import build
+from hidden_subnet.weights import differences
+
+
+def bare_network(config: Config) -> nn.Module:
+    """The network of the config, with whatever weights torch gives it."""
+    info = INFO[config.data.name.name]
+    return build(config.model.name.name, config.model.width, info.shape, info.classes)
 
 
 def random_network(config: Config) -> nn.Module:
     """The network of the config with its random weights, on the CPU, unpruned."""
-    info = INFO[config.data.name.name]
-    model = build(config.model.name.name, config.model.width, info.shape, info.classes)
+    model = bare_network(config)
     scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
     fill(model, config.init.name.name, config.init.mode.name, scale, seed_of(config, "weights"))
     return model
@@ -39,18 +45,25 @@ def put_masks(model: nn.Module, config: Config) -> Method:
     return method
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes, by name: the weights of a masked network come from its seed and are left out."""
-    state = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+def weights_from_seed(config: Config) -> bool:
+    """Whether what is frozen can be drawn again; where it cannot, a checkpoint holds all of the network."""
+    return config.pretrained_sha256 is None
+
+
+def trained_state(model: nn.Module, *, frozen: bool = False) -> dict[str, Tensor]:
+    """What training changes, by name, and buffers; what is `frozen` too where it does not come from the seed."""
+    state = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad or frozen}
     return state | {name: value.detach() for name, value in model.named_buffers()}
 
 
 def load_trained(model: nn.Module, state: dict[str, Tensor]) -> None:
-    mine = trained_state(model)
-    if mine.keys() != state.keys():
-        raise ValueError(f"the checkpoint holds {sorted(state)[:3]} ..., this network trains {sorted(mine)[:3]} ...")
-    for name, value in mine.items():
-        value.copy_(state[name])
+    """Copy a checkpoint of this network into it; ValueError, and nothing is copied, where it is of another one."""
+    mine = trained_state(model, frozen=True)
+    wanted = {name: mine[name] for name in mine if name in state or name in trained_state(model)}
+    if told := differences(wanted, state):
+        raise ValueError(f"the checkpoint is of another network: {'; '.join(told)}")
+    for name, value in state.items():
+        mine[name].copy_(value)
 
 
 def current_masks(model: nn.Module) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from hidden_subnet.config import (
     Train,
 )
 from hidden_subnet.execute import Display, Outcome, execute
+from hidden_subnet.identity import folder_name
 from hidden_subnet.loading import export
 
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
@@ -152,6 +153,30 @@ def test_goes_on_bit_for_bit(method: str, steps: list[int], tmp_path: Path, undi
     outcome = execute(config, QUIET)
     assert outcome.state == "done"
     assert_same_run(outcome.folder, undisturbed(method))
+
+
+def test_checkpoints_of_every_second_epoch(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
+    """Kept over interruptions and the commit; they are no part of what a run is."""
+    config = small(tmp_path, epochs=5)
+    config.checkpoint.every = 2
+    interrupt(config, 17)  # in the fourth epoch
+    folder = execute(config, QUIET).folder
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"first.ckpt", "best.ckpt", "last.ckpt", "epoch_2.ckpt", "epoch_4.ckpt"}
+    assert folder.name == folder_name(small(tmp_path, epochs=5))
+    whole = small(tmp_path / "whole", epochs=5)
+    whole.checkpoint.every = 1
+    other = execute(whole, QUIET).folder
+    for epoch in (2, 4):
+        a, b = (trained(each, f"epoch_{epoch}") for each in (folder, other))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained(other, "epoch_5").values(), trained(other).values(), strict=True)
+    )
+    weights = [hidden_subnet.load(folder, which).get_submodule("conv1").weight for which in (2, 4)]
+    assert not torch.equal(weights[0], weights[1])
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of epoch 3; it has first, best, last, 2, 4"):
+        hidden_subnet.load(folder, 3)
 
 
 def test_adam_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("seed=-1", ["seed=-1", "0 or larger"]),
     ("seeds.data=-1", ["seeds.data=-1", "0 or larger"]),
     ("checkpoint.minutes=-1", ["checkpoint.minutes=-1", "0 or larger"]),
+    ("checkpoint.every=-1", ["checkpoint.every=-1", "a number of epochs"]),
     ("method.name=dense", ["method.name=dense", "method=dense"]),
 ]
 

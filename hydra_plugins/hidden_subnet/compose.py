@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.config import Config, as_dict, from_dict, to_config
+from hidden_subnet.pretrained import pinned
 from hydra_plugins.hidden_subnet.errors import one_line
 
 
@@ -30,7 +31,7 @@ def to_checked_config(composed: DictConfig) -> Config:
     except (AttributeError, OmegaConfBaseException) as error:  # a key added with + that no dataclass has, or ~model
         raise ConfigError(one_line(error)) from None
     check(config)
-    return config
+    return pinned(config)
 
 
 def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Config:
@@ -53,7 +54,7 @@ class Composer:
         if config is None:
             return compose_job(self.context, self.master, overrides)
         check(config)
-        return config
+        return pinned(config)
 
     def _assembled(self, overrides: Sequence[str]) -> Config | None:
         """None where Hydra must do it."""
