@@ -52,7 +52,7 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
     Raises InterruptedRun once `hooks.should_stop()` is true and the state is saved.
     """
     device = choose_device(config.train.device)
-    _deterministic(device)
+    deterministic(device)
     keep_freed_memory()
     saved = saved_state(folder, device, hooks.say)
     threads = saved["threads"] if saved else config.train.threads
@@ -201,7 +201,7 @@ def _of(row: Row, name: str) -> Row | None:
     return {key.removeprefix(f"{name}/"): value for key, value in row.items() if key.startswith(f"{name}/")} or None
 
 
-def _deterministic(device: str) -> None:
+def deterministic(device: str) -> None:
     if device == "cuda":
         # cudnn's own choice by timing would give other bits in the next process.
         torch.backends.cudnn.benchmark = False

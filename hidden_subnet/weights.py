@@ -67,7 +67,8 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             raise ValueError(f"{path} is no file of weights, or damaged: {said}") from None
     while isinstance(found, dict) and (inner := [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]):
         found = inner[0]
-    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)} if found else {}
+    named = found if isinstance(found, dict) else {}
+    tensors = {str(key): value for key, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name; what is wanted is torch.save(model.state_dict(), ...)")
     if all(name.startswith("module.") for name in tensors):

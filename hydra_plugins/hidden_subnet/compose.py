@@ -21,6 +21,7 @@ from hidden_subnet.check import ConfigError, check
 from hidden_subnet.config import Config, as_dict, from_dict, to_config
 from hidden_subnet.pretrained import pinned
 from hydra_plugins.hidden_subnet.errors import one_line
+from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
 
 
 def to_checked_config(composed: DictConfig) -> Config:
@@ -52,7 +53,10 @@ class Composer:
     def compose(self, overrides: Sequence[str]) -> Config:
         config = self._assembled(overrides)
         if config is None:
-            return compose_job(self.context, self.master, overrides)
+            config = compose_job(self.context, self.master, overrides)
+            refuse_in_sweep(config)
+            return config
+        refuse_in_sweep(config)
         check(config)
         return pinned(config)
 
