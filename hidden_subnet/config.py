@@ -108,7 +108,14 @@ class Random(Method):
     name: str = "random"
 
 
-METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "dense": Dense, "random": Random}
+@dataclass(kw_only=True, slots=True)
+class LastLayer(Method):
+    name: str = "last_layer"
+
+
+METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "dense": Dense, "random": Random, "last_layer": LastLayer}
+UNMASKED = (Dense, LastLayer)
+"""Methods that remove no weights: a prune rate, scores and a scale for them mean nothing there."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict, normalised
+from hidden_subnet.config import UNMASKED, Config, OptimizerName, Random, ScheduleName, as_dict, normalised
 
 SCHEMA = 1
 WITHOUT_VECTORS = {"fc", "conv2", "conv4", "conv6", "conv8"}
@@ -45,7 +45,7 @@ def projection(config: Config) -> dict[str, Any]:
         what["pretrained"] = config.pretrained_sha256
     if config.data.validation == 0:
         del seeds["split"]
-    if isinstance(config.method, Dense):
+    if isinstance(config.method, UNMASKED):
         del seeds["scores"]
     else:
         what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
@@ -79,7 +79,7 @@ def slug(config: Config) -> str:
     words += [config.method.name, config.init.name.name]
     if config.pretrained_sha256 is not None:
         words.append("pretrained")
-    if not isinstance(config.method, Dense):
+    if not isinstance(config.method, UNMASKED):
         words.append(f"pr{config.prune_rate:g}")
     # From the projection, so that one run has one name: seed=3, or the four streams set to 3.
     seeds = projection(config)["seeds"].values()

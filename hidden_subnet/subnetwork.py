@@ -26,16 +26,23 @@ def bare_network(config: Config) -> nn.Module:
 def random_network(config: Config) -> nn.Module:
     """The network of the config with its random weights, on the CPU, unpruned."""
     model = bare_network(config)
-    scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
-    fill(model, config.init.name.name, config.init.mode.name, scale, seed_of(config, "weights"))
+    draw_weights(model, config, seed_of(config, "weights"))
     return model
+
+
+def draw_weights(model: nn.Module, config: Config, seed: int) -> None:
+    """Fill `model`, masked or not, with weights from `seed` by the config's init."""
+    scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
+    fill(model, config.init.name.name, config.init.mode.name, scale, seed)
 
 
 def put_masks(model: nn.Module, config: Config) -> Method:
     """Turn `model` into what the config's method trains, in place; only what may change requires a gradient."""
     method = METHODS[config.method.name]
     if method.rule is None:
-        model.requires_grad_(method.trains == "weights")
+        model.requires_grad_(method.trains == "weights" and not method.only_last_layer)
+        if method.only_last_layer:
+            last_layer(model).requires_grad_(True)
         return method
     rule, scratch = method.rule, Scratch()
     mask_layers(model, lambda n: rule(kept_count(n, config.prune_rate), scratch))
@@ -43,6 +50,11 @@ def put_masks(model: nn.Module, config: Config) -> Method:
     if method.trains == "nothing":
         model.requires_grad_(False)
     return method
+
+
+def last_layer(model: nn.Module) -> nn.Module:
+    """The last conv or linear layer in the order of the modules: the one that gives the logits."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)][-1]
 
 
 def weights_from_seed(config: Config) -> bool:
