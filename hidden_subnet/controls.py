@@ -21,8 +21,8 @@ from hidden_subnet.seeding import derive, generator
 from hidden_subnet.subnetwork import bare_network, count_parameters, draw_weights
 from hidden_subnet.training import evaluate
 
-WEIGHTS_LR = 0.01
-"""The learning rate of what trains weights, as in conf/method/dense.yaml and last_layer.yaml."""
+READOUT_LR, DENSE_LR = 0.03, 0.01
+"""The learning rates of these methods' own, conf/method/last_layer.yaml and dense.yaml."""
 STEP = 1000
 """Widths are tried in thousandths."""
 
@@ -109,7 +109,9 @@ def refresh_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
 def readout_runs(config: Config, out: Path, draws: int) -> list[Config]:
     """The run's own random network, and others, of which only the last layer is trained, in the run's recipe."""
     # With weights from a file there is one such network.
-    return [_trained(config, out, LastLayer(), draw) for draw in range(1 if config.pretrained_sha256 else draws)]
+    return [
+        _trained(config, out, LastLayer(), READOUT_LR, draw) for draw in range(1 if config.pretrained_sha256 else draws)
+    ]
 
 
 def small_dense_runs(config: Config, out: Path, draws: int, parameters: int) -> list[Config]:
@@ -117,18 +119,18 @@ def small_dense_runs(config: Config, out: Path, draws: int, parameters: int) -> 
     width = closest_width(config, parameters)
     found = []
     for draw in range(draws):
-        small = _trained(config, out, Dense(), draw)
+        small = _trained(config, out, Dense(), DENSE_LR, draw)
         small.model.width, small.pretrained, small.pretrained_sha256 = width, None, None
         found.append(small)
     return found
 
 
-def _trained(config: Config, out: Path, method: Method, draw: int) -> Config:
+def _trained(config: Config, out: Path, method: Method, lr: float, draw: int) -> Config:
     """Its first draw is of the run's own seeds; the others have other weights."""
     same = copy.deepcopy(config)
     same.method, same.out, same.force = method, str(out), False
     same.init.scale = Scale.none  # there is no mask to make up for
-    same.train.lr = WEIGHTS_LR
+    same.train.lr = lr
     if draw:
         same.seeds.weights = seed_of(config, "weights") + draw
     return same

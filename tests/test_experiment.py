@@ -293,7 +293,20 @@ def test_seeds_are_streams_of_their_own(tmp_path: Path) -> None:
         assert other.result["last"]["test"]["loss"] != base.result["last"]["test"]["loss"]
 
 
-@pytest.mark.parametrize("method", ["edge_popup", "dense", "random"])
+def test_last_layer_trains_the_last_layer_on_the_random_network(undisturbed: Callable[[str], Path]) -> None:
+    folder = undisturbed("last_layer")
+    result, untrained = record.read_result(folder), record.read_result(undisturbed("edge_popup"))
+    assert result is not None
+    assert untrained is not None
+    assert set(trained(folder)) == {"fc3.weight"}
+    assert result["weights_sha256"] == untrained["weights_sha256"]  # the network in which masks are searched
+    assert result["last"]["test"]["top1"] > result["untrained"]["unpruned"]["top1"]
+    assert (result["density"], result["untrained"]["first_mask"]) == (1.0, None)
+    first, last = (dict(hidden_subnet.load(folder, which).named_parameters()) for which in ("first", "last"))  # type: ignore[arg-type]
+    assert [name for name in first if not torch.equal(first[name], last[name])] == ["fc3.weight"]
+
+
+@pytest.mark.parametrize("method", ["edge_popup", "dense", "random", "last_layer"])
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_load_has_the_recorded_accuracy(method: str, which: Any, undisturbed: Callable[[str], Path]) -> None:
     folder = undisturbed(method)
@@ -304,7 +317,7 @@ def test_load_has_the_recorded_accuracy(method: str, which: Any, undisturbed: Ca
     images, labels = hidden_subnet.test_images(folder)
     accuracy = (model(images).argmax(dim=1) == labels).double().mean().item()
     assert accuracy == result[which]["test"]["top1"]
-    if method != "dense":
+    if method in ("edge_popup", "random"):
         kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
         assert kept == result["kept"]
 

@@ -37,7 +37,9 @@ def to_checked_config(composed: DictConfig) -> Config:
 
 def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Config:
     """One job in full by Hydra."""
-    return to_checked_config(context.config_loader.load_sweep_config(master, list(overrides)))
+    config = to_checked_config(context.config_loader.load_sweep_config(master, list(overrides)))
+    refuse_in_sweep(config)
+    return config
 
 
 class Composer:
@@ -53,12 +55,11 @@ class Composer:
     def compose(self, overrides: Sequence[str]) -> Config:
         config = self._assembled(overrides)
         if config is None:
-            config = compose_job(self.context, self.master, overrides)
-            refuse_in_sweep(config)
-            return config
-        refuse_in_sweep(config)
+            return compose_job(self.context, self.master, overrides)
         check(config)
-        return pinned(config)
+        config = pinned(config)
+        refuse_in_sweep(config)
+        return config
 
     def _assembled(self, overrides: Sequence[str]) -> Config | None:
         """None where Hydra must do it."""
