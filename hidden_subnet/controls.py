@@ -6,6 +6,7 @@ many parameters as are kept.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -108,10 +109,9 @@ def refresh_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 def readout_runs(config: Config, out: Path, draws: int) -> list[Config]:
     """The run's own random network, and others, of which only the last layer is trained, in the run's recipe."""
-    # With weights from a file there is one such network.
-    return [
-        _trained(config, out, LastLayer(), READOUT_LR, draw) for draw in range(1 if config.pretrained_sha256 else draws)
-    ]
+    if config.pretrained_sha256 is not None:
+        draws = 1  # with weights from a file there is one such network
+    return [_trained(config, out, LastLayer(), READOUT_LR, draw) for draw in range(draws)]
 
 
 def small_dense_runs(config: Config, out: Path, draws: int, parameters: int) -> list[Config]:
@@ -144,8 +144,9 @@ def closest_width(config: Config, parameters: int) -> float:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _parameters(config, middle) <= parameters else (low, middle)
-    near = min((low, high), key=lambda width: abs((_parameters(config, width) or -parameters) - parameters))
-    return near / STEP
+    # `low` may be too narrow for a network; `high` is not, since it has more than so many.
+    below, above = parameters - (_parameters(config, low) or -math.inf), _parameters(config, high) - parameters
+    return (high if below > above else low) / STEP
 
 
 def _parameters(config: Config, thousandths: int) -> int:

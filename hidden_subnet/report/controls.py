@@ -36,6 +36,9 @@ class Study:
     def as_good(self, name: str) -> bool:
         return self.mean(name) >= self.own - self.noise
 
+    def differs(self, name: str) -> bool:
+        return abs(self.mean(name) - self.own) > self.noise
+
     def share(self, name: str) -> float:
         """Of the run's lead over chance, what the control has."""
         return (self.mean(name) - self.chance) / (self.own - self.chance)
@@ -54,11 +57,14 @@ def sentence(study: Study, name: str) -> str:
     points = 100 * (study.mean(name) - study.own)
     if name == READOUT:
         if study.as_good(name):
-            return f"a trained readout of random features does as well ({points:+.1f} points): the mask is not needed"
+            told = f"more ({points:+.1f} points)"
+            if not study.differs(name):
+                told = f"as much ({points:+.1f} points, within noise)"
+            return f"a trained readout of random features gives {told}: it needs no mask"
         return f"the mask is worth {-points:.1f} points more than a trained readout of random features"
     if name == SMALL:
-        if abs(points) <= 100 * study.noise:
-            return f"training as many weights gives the same ({points:+.1f} points, within noise)"
+        if not study.differs(name):
+            return f"training as many weights gives as much ({points:+.1f} points, within noise)"
         return f"training as many weights gives {abs(points):.1f} points {'more' if points > 0 else 'less'}"
     good, none, between = {
         SHUFFLED: (
@@ -93,8 +99,8 @@ def verdict(study: Study) -> str:
         )
     if study.as_good(READOUT):
         return (
-            f"the mask chooses ({shown(study.controls[SHUFFLED])} when shuffled), but a trained readout of random "
-            f"features needs none for it ({shown(study.controls[READOUT])})"
+            f"the mask chooses ({shown(study.controls[SHUFFLED])} are left when it is shuffled), but so much needs no "
+            f"mask: a trained readout of random features reaches {shown(study.controls[READOUT])}"
         )
     return (
         f"the mask made it: of {own}, {shown(study.controls[SHUFFLED])} are left when it is shuffled, "
