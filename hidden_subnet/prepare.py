@@ -34,8 +34,10 @@ def _refuse_weights_that_do_not_fit(configs: list[Config]) -> None:
         tried.add(what)
         try:
             load_weights(bare_network(config), Path(config.pretrained), config.pretrained_sha256)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"pretrained={config.pretrained}: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"pretrained={config.pretrained}: cannot be read ({error.strerror or error})") from None
+        except ValueError as error:  # whose message begins with the path
+            raise ConfigError(f"pretrained={error}") from None
 
 
 def _refuse_where_nothing_can_be_made(out: Path) -> None:

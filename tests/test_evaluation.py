@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+import hidden_subnet
 from hidden_subnet import checkpoints, record
+from hidden_subnet.__main__ import main
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.evaluate import evaluate
 from hidden_subnet.config import Config, Device
@@ -172,3 +175,20 @@ def test_measuring_does_not_depend_on_the_order(folder: Path) -> None:
     back = measure(parts, result, ["last", "first"])
     assert there[:2] == back[2:]
     assert there[2:] == back[:2]
+
+
+def test_export_takes_an_epoch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def call(which: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["hidden_subnet", "export", str(folder), "--which", which])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        return exit.value.code
+
+    assert call("2") == 0
+    exported = torch.load(folder / "subnetwork-2.pt", weights_only=False).state_dict()
+    assert all(torch.equal(value, exported[name]) for name, value in hidden_subnet.load(folder, 2).state_dict().items())
+    assert "no checkpoint of epoch 3; it has first, best, last, 2" in str(call("3"))
+    assert call("worst") == 2
+    assert "none of first, best, last and no epoch's number" in capfd.readouterr().err
