@@ -52,7 +52,9 @@ def invert_scores(model: nn.Module, config: Config, seed: int) -> None:
         scores = layer.scores.detach()
         value = _order(scores, layer.rule.mask(scores), path).flatten()
         rising = value.argsort(stable=True)
-        scores.view(-1)[rising] = value[rising.flip(0)]
+        inverted = torch.empty_like(value)
+        inverted[rising] = value[rising.flip(0)]
+        scores.copy_(inverted.view(scores.shape))
 
 
 def _order(scores: Tensor, mask: Tensor, path: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from hidden_subnet.execute import Display, execute
 from hydra_plugins.hidden_subnet.evaluating import evaluate_as_asked, refuse_in_sweep
 
 Compose = Callable[..., Config]
+ROOT = Path(__file__).parents[1]
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 TINY = ("data=synthetic", "model=fc", "model.width=0.1", "train.epochs=3", "tracker=none", "checkpoint.every=2")
 
@@ -192,3 +194,28 @@ def test_export_takes_an_epoch(
     assert "no checkpoint of epoch 3; it has first, best, last, 2" in str(call("3"))
     assert call("worst") == 2
     assert "none of first, best, last and no epoch's number" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_line(folder: Path) -> None:
+    def launch(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(ROOT / "launch.py"), f"out={folder.parent}", *arguments]
+        return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300)
+
+    before = contents(folder.parent)
+    done = launch(f"evaluate={folder.name[:20]}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "6 of 6" in done.stdout
+    assert contents(folder.parent) == before
+    path = folder / "checkpoints" / "last.ckpt"
+    state = checkpoints.load(path)
+    for name, content in [("damaged", path.read_bytes()[:-1]), ("refused", b"")]:
+        path.write_bytes(content)
+        if name == "refused":
+            checkpoints.save(path, {**state, "trained": hostile(folder / "exploded")})
+        done = launch(f"evaluate={path}")
+        assert done.returncode == 1
+        [line] = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert f"last.ckpt is {name}" in line
+    assert not (folder / "exploded").exists()

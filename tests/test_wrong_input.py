@@ -173,6 +173,8 @@ def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         ("prune_rate=1.5", ["prune_rate=1.5", "below 1"]),
         ("-m prune_rate=0.1,1.5", ["prune_rate=1.5", "below 1"]),
         ("sweep=unknown", ["prune_rates"]),
+        ("-m pretrained=nope.pt prune_rate=0.1,0.2", ["pretrained=nope.pt", "there is no such file"]),
+        ("-m evaluate=a,b", ["evaluate=a", "leave -m"]),
         ("+typo=1", ["typo", "no such setting"]),
         ("~model", ["model"]),
         ("-m prune_rate=glob(*)", ["glob"]),
