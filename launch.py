@@ -17,12 +17,15 @@ def task(composed: Any) -> float | None:
     from hydra.types import RunMode
 
     from hydra_plugins.hidden_subnet.compose import to_checked_config
+    from hydra_plugins.hidden_subnet.evaluating import evaluate_as_asked
     from hydra_plugins.hidden_subnet.objective import objective
     from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
     try:
         refuse_secrets_in(HydraConfig.instance().cfg)
         config = to_checked_config(composed)
+        if config.evaluate is not None:
+            sys.exit(evaluate_as_asked(config, HydraConfig.get().overrides.task))
         if config.plan:
             from hidden_subnet.report.plan import print_plan
 

@@ -45,11 +45,25 @@ def _parser() -> argparse.ArgumentParser:
     rm.add_argument("--yes", action="store_true", help="do not ask")
     rm.add_argument("--failed", action="store_true", help="only runs that failed or were lost: of those named, or all")
     rm.add_argument("--runs", action="store_true", help="of a sweep also the runs that belong to no other")
+    controls = add("controls", "what made a run's accuracy: its mask, or what else; trains small networks beside it")
+    controls.add_argument("runs", nargs="+", metavar="run", help=RUN)
+    controls.add_argument("--seeds", type=int, default=3, help="draws of each control that is random (default 3)")
+    controls.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or a CPU core)")
     export = add("export", "write a run's subnetwork as a plain torch module")
     export.add_argument("run", help=RUN)
-    export.add_argument("--which", choices=["first", "best", "last"], default="last", help="checkpoint (default last)")
+    export.add_argument(
+        "--which", type=_which, default="last", help="checkpoint: first, best, last or an epoch (default last)"
+    )
     export.add_argument("--to", type=Path, help="file to write (default: in the run's folder)")
     return parser
+
+
+def _which(text: str) -> str | int:
+    if text in ("first", "best", "last"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is none of first, best, last and no epoch's number")
 
 
 def main() -> None:
@@ -107,6 +121,10 @@ def _call(arguments: argparse.Namespace) -> int:
             from hidden_subnet.commands.rm import rm
 
             rm(arguments.out, arguments.names, yes=arguments.yes, failed=arguments.failed, runs=arguments.runs)
+        case "controls":
+            from hidden_subnet.commands.controls import controls
+
+            return controls(arguments.out, arguments.runs, arguments.seeds, arguments.workers)
         case _:
             from hidden_subnet.commands.export import export
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from hidden_subnet.config import METHODS, Config, Dense, Fan, OptimizerName, Scale, ScheduleName
+from hidden_subnet.config import METHODS, UNMASKED, Config, Fan, OptimizerName, Scale, ScheduleName
 from hidden_subnet.data.info import INFO, held_out
 from hidden_subnet.models.plan import plan
 
@@ -53,8 +53,11 @@ def _parts(config: Config) -> Iterator[str]:
             "init.scale=density: init=standard is torch's own default and has no scale; "
             "choose init.scale=none or another init"
         )
-    if init.scale is Scale.density and isinstance(config.method, Dense):
-        yield "init.scale=density: method=dense removes no weights, so there is nothing to scale by; choose none"
+    if init.scale is Scale.density and isinstance(config.method, UNMASKED):
+        yield (
+            f"init.scale=density: method={config.method.name} removes no weights, so there is nothing to scale by; "
+            "choose none"
+        )
     data = config.data
     if not 0 <= data.validation < 1:
         yield f"data.validation={data.validation:g}: the fraction held out must be at least 0 and below 1"
@@ -79,6 +82,8 @@ def _parts(config: Config) -> Iterator[str]:
             yield f"{name}={seed}: a seed must be 0 or larger"
     if not config.checkpoint.minutes >= 0:
         yield f"checkpoint.minutes={config.checkpoint.minutes:g}: must be 0 or larger"
+    if config.checkpoint.every < 0:
+        yield f"checkpoint.every={config.checkpoint.every}: must be a number of epochs; 0 keeps first, best and last"
 
 
 def _training(config: Config) -> Iterator[str]:

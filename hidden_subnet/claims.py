@@ -137,7 +137,7 @@ def take(folder: Path, me: Owner, observer: Observer, *, fresh: bool = False) ->
 def _inherit(source: Path, target: Path) -> None:
     """Checkpoints are replaced, never written into, so a link is as good as a copy of them."""
     # First what going on needs: an owner given up too early may be writing, and only later rows and bests come again.
-    names = (record.RESUME, f"{record.RESUME}.old", record.FIRST, record.BEST, record.LAST)
+    names = [record.RESUME, f"{record.RESUME}.old", *record.kept_checkpoints(source)]
     for path in [source / "checkpoints" / name for name in names]:
         try:
             os.link(path, target / "checkpoints" / path.name)
@@ -219,7 +219,7 @@ def settle(folder: Path, number: int | None = None) -> None:
         attempt = folder / ATTEMPTS / str(number)
         _write_provenance(folder, attempt, number)
         (folder / "checkpoints").mkdir(exist_ok=True)
-        names = [f"checkpoints/{name}" for name in (record.FIRST, record.BEST, record.LAST)]
+        names = [f"checkpoints/{name}" for name in record.kept_checkpoints(attempt)]
         for name in [*names, record.LOG, record.METRICS]:
             with suppress(FileNotFoundError):
                 os.replace(attempt / name, folder / name)

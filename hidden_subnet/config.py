@@ -109,7 +109,14 @@ class Random(Method):
     name: str = "random"
 
 
-METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "dense": Dense, "random": Random}
+@dataclass(kw_only=True, slots=True)
+class LastLayer(Method):
+    name: str = "last_layer"
+
+
+METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "dense": Dense, "random": Random, "last_layer": LastLayer}
+UNMASKED = (Dense, LastLayer)
+"""Methods that remove no weights: a prune rate, scores and a scale for them mean nothing there."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -122,6 +129,8 @@ class Train:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
+    norm_decay: bool = True
+    """false: norm layers' scales and shifts, and biases, are not decayed (the authors' no_bn_decay)."""
     schedule: ScheduleName = ScheduleName.cosine
     warmup_epochs: int = 0
     milestones: list[int] = field(default_factory=list)
@@ -137,6 +146,8 @@ class Train:
 class Checkpoint:
     minutes: float = 5.0
     """Least time between two checkpoints that are written only for going on after an interruption."""
+    every: int = 0
+    """Also keep what was trained after every so many epochs; 0 keeps first, best and last only."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -175,6 +186,12 @@ class Config:
     claim: Claim = field(default_factory=Claim)
     tracker: Tracker = field(default_factory=Tracker)
     seeds: Seeds = field(default_factory=Seeds)
+    pretrained: str | None = None
+    """A file of weights, or a run: they take the place of the random ones before masking."""
+    pretrained_sha256: str | None = None
+    """Of that file; found out when the command is read, and refused if it is given and another."""
+    evaluate: str | None = None
+    """A finished run, or one of its checkpoints: measure it again and compare, train nothing."""
     prune_rate: float = 0.5
     """Fraction of the weights REMOVED: 0 keeps all of them, 0.9 keeps one in ten."""
     seed: int = 0

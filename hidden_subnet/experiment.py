@@ -28,10 +28,11 @@ from hidden_subnet.subnetwork import (
     load_trained,
     put_masks,
     random_network,
-    trained_state,
     weights_digest,
+    weights_from_seed,
 )
 from hidden_subnet.training import evaluate
+from hidden_subnet.weights import load_weights
 
 
 def choose_device(device: Device) -> str:
@@ -51,14 +52,16 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
     Raises InterruptedRun once `hooks.should_stop()` is true and the state is saved.
     """
     device = choose_device(config.train.device)
-    _deterministic(device)
+    deterministic(device)
     keep_freed_memory()
     saved = saved_state(folder, device, hooks.say)
     threads = saved["threads"] if saved else config.train.threads
     if threads is not None:
         # A resumed run keeps its number: sums over 1 and over 2 threads differ in the last bit.
         torch.set_num_threads(threads)
-    parts, untrained = _prepare(config, folder, device)
+    parts, untrained = parts_of(config, folder, device)
+    if parts.pretrained and not saved:
+        hooks.say(f"pretrained={config.pretrained}: {parts.pretrained.told()}")
     if parts.method.trains == "nothing":
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
@@ -66,6 +69,8 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         last = {"epoch": 0, "train": None, "validation": _of(row, "validation"), "test": untrained["first_mask"]}
         best: dict[str, Any] | None = last
         masks, seconds = current_masks(parts.model), 0.0
+        if not weights_from_seed(config):
+            checkpoints.save(folder / "checkpoints" / record.LAST, {"epoch": 0, "trained": parts.state()})
         collapse: dict[str, Any] = {"collapsed": False, "dead_layer": None}
     else:
         progress = fit(parts, untrained, saved, hooks)
@@ -76,10 +81,13 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
     return result
 
 
-def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str, Any]]:
+def parts_of(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str, Any]]:
     """Everything in place, and the untrained network measured on the test images: unpruned and under its first mask."""
     images = load(config.data.name.name, Path(config.data.root))
     model = random_network(config)
+    pretrained = None
+    if config.pretrained is not None:
+        pretrained = load_weights(model, Path(config.pretrained), config.pretrained_sha256)
     weights, parameters = weights_digest(model), count_parameters(model)
     model.to(device)
     test = EvaluationBatches(images.test, images.test_labels, images.info, device)
@@ -100,7 +108,7 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
     validation = None
     if len(held):
         validation = EvaluationBatches(images.train[held], images.train_labels[held], images.info, device)
-    parts = Parts(config, folder, model, method, device, train, validation, test, parameters, weights)
+    parts = Parts(config, folder, model, method, device, train, validation, test, parameters, weights, pretrained)
     return parts, {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
 
 
@@ -110,7 +118,7 @@ def _test_last_and_best(
     """Both as result.json has them, and whether the last has collapsed; leaves the model as at the best epoch."""
     row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
-    checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": trained_state(parts.model)})
+    checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": parts.state()})
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     last = {
         "epoch": progress.epoch,
@@ -169,6 +177,7 @@ def _result(
         **densities(parts, masks),
         "layers": layers,
         "weights_sha256": parts.weights,
+        **({"pretrained": _pretrained(parts)} if parts.pretrained else {}),
         "seconds": seconds,
         "environment": {
             "host": socket.gethostname(),
@@ -182,12 +191,17 @@ def _result(
     }
 
 
+def _pretrained(parts: Parts) -> dict[str, Any]:
+    assert parts.pretrained is not None
+    return {"file": parts.config.pretrained, "sha256": parts.config.pretrained_sha256, **parts.pretrained.record()}
+
+
 def _of(row: Row, name: str) -> Row | None:
     """The metrics of `name` in a row of metrics.jsonl; None where it has none (no validation images)."""
     return {key.removeprefix(f"{name}/"): value for key, value in row.items() if key.startswith(f"{name}/")} or None
 
 
-def _deterministic(device: str) -> None:
+def deterministic(device: str) -> None:
     if device == "cuda":
         # cudnn's own choice by timing would give other bits in the next process.
         torch.backends.cudnn.benchmark = False

@@ -10,17 +10,19 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, OptimizerName
+from hidden_subnet.config import Config
 from hidden_subnet.data.batches import Batches, EvaluationBatches
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.methods.method import Method
+from hidden_subnet.optimizers import make_optimizer
 from hidden_subnet.schedules import learning_rate
-from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state
+from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state, weights_from_seed
 from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
+from hidden_subnet.weights import Fit
 
 Row = dict[str, float]
 
@@ -74,12 +76,18 @@ class Parts:
     test: EvaluationBatches
     parameters: int
     weights: str
-    """Digest of the random weights."""
+    """Digest of the weights before training."""
+    pretrained: Fit | None = None
+    """What of the file pretrained= fitted; None where the weights are random."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the network."""
+        return trained_state(self.model, frozen=not weights_from_seed(self.config))
 
 
 def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, hooks: Hooks) -> Progress:
     train, model, folder = parts.config.train, parts.model, parts.folder
-    optimizer = _optimizer(parts)
+    optimizer = make_optimizer(model, train)
     progress = Progress(Sums(parts.device))
     if saved is not None:
         _go_on(parts, optimizer, progress, saved)
@@ -89,7 +97,7 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
         hooks.on_row(row)
-        checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": trained_state(model)})
+        checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": parts.state()})
 
     saved_at = epoch_at = time.monotonic()
 
@@ -134,7 +142,7 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
     """Measure, keep the best, and move `progress` to the start of the next epoch."""
     trained = progress.sums.means()
     # The scores too: with scores that are no numbers nothing is kept, and the loss of a network of zeros is finite.
-    finite = all(bool(torch.isfinite(value).all()) for value in trained_state(parts.model).values())
+    finite = all(bool(torch.isfinite(value).all()) for value in parts.state().values())
     if not (math.isfinite(trained.loss) and finite):
         raise FloatingPointError(
             f"the training diverged in epoch {progress.epoch + 1} (loss {trained.loss:g}"
@@ -149,11 +157,14 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
             parts.folder / "checkpoints" / record.BEST,
             {
                 "epoch": epoch,
-                "trained": trained_state(parts.model),
+                "trained": parts.state(),
                 "validation": asdict(validation),
                 "train": asdict(trained),
             },
         )
+    if (every := parts.config.checkpoint.every) and epoch % every == 0:
+        path = parts.folder / "checkpoints" / record.checkpoint_name(epoch)
+        checkpoints.save(path, {"epoch": epoch, "trained": parts.state()})
     seconds = progress.seconds + time.monotonic() - epoch_at
     row: Row = {
         "epoch": epoch,
@@ -211,20 +222,6 @@ def _named(name: str, metrics: Metrics) -> Row:
     return {f"{name}/{key}": value for key, value in asdict(metrics).items()}
 
 
-def _optimizer(parts: Parts) -> Optimizer:
-    train = parts.config.train
-    trained = [parameter for parameter in parts.model.parameters() if parameter.requires_grad]
-    if train.optimizer is OptimizerName.adam:
-        return Adam(trained, lr=train.lr, weight_decay=train.weight_decay)
-    return SGD(
-        trained,
-        lr=train.lr,
-        momentum=train.momentum,
-        nesterov=train.nesterov,
-        weight_decay=train.weight_decay,
-    )
-
-
 def saved_state(folder: Path, device: str, say: Callable[[str], None]) -> dict[str, Any] | None:
     state, complaints = checkpoints.load_newest(folder / "checkpoints" / record.RESUME, device)
     for complaint in complaints:
@@ -236,7 +233,7 @@ def saved_state(folder: Path, device: str, say: Callable[[str], None]) -> dict[s
 
 def _save_state(parts: Parts, optimizer: Optimizer, progress: Progress, seconds: float) -> None:
     state = {
-        "trained": trained_state(parts.model),
+        "trained": parts.state(),
         "optimizer": optimizer.state_dict(),
         "epoch": progress.epoch,
         "batch": progress.batch,

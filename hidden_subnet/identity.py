@@ -9,9 +9,11 @@ import json
 import re
 from typing import Any
 
-from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict, normalised
+from hidden_subnet.config import UNMASKED, Config, OptimizerName, Random, ScheduleName, as_dict, normalised
 
 SCHEMA = 1
+WITHOUT_VECTORS = {"fc", "conv2", "conv4", "conv6", "conv8"}
+"""Models without norm layers and biases, for which train.norm_decay changes nothing."""
 
 
 def seed_of(config: Config, stream: str) -> int:
@@ -39,9 +41,11 @@ def projection(config: Config) -> dict[str, Any]:
         "method": settings["method"],
         "seeds": seeds,
     }
+    if config.pretrained_sha256 is not None:
+        what["pretrained"] = config.pretrained_sha256
     if config.data.validation == 0:
         del seeds["split"]
-    if isinstance(config.method, Dense):
+    if isinstance(config.method, UNMASKED):
         del seeds["scores"]
     else:
         what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
@@ -54,6 +58,8 @@ def projection(config: Config) -> dict[str, Any]:
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
     unused = {"device", "threads"}
+    if config.train.norm_decay or config.train.weight_decay == 0 or config.model.name.name in WITHOUT_VECTORS:
+        unused.add("norm_decay")
     if config.train.optimizer is OptimizerName.adam:
         unused |= {"momentum", "nesterov"}
     if config.train.schedule is not ScheduleName.multistep:
@@ -71,7 +77,9 @@ def slug(config: Config) -> str:
     if config.model.width != 1:
         words.append(f"w{config.model.width:g}")
     words += [config.method.name, config.init.name.name]
-    if not isinstance(config.method, Dense):
+    if config.pretrained_sha256 is not None:
+        words.append("pretrained")
+    if not isinstance(config.method, UNMASKED):
         words.append(f"pr{config.prune_rate:g}")
     # From the projection, so that one run has one name: seed=3, or the four streams set to 3.
     seeds = projection(config)["seeds"].values()

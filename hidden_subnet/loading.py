@@ -1,25 +1,28 @@
 """From a finished run back to its subnetwork, as a plain torch module without a trace of this package."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import load_config
+from hidden_subnet.config import Config, load_config
 from hidden_subnet.data.batches import EvaluationBatches
 from hidden_subnet.data.load import load as load_data
 from hidden_subnet.layers import bake
-from hidden_subnet.subnetwork import load_trained, put_masks, random_network, weights_digest
+from hidden_subnet.methods.method import Method
+from hidden_subnet.subnetwork import load_trained, put_masks, random_network, weights_digest, weights_from_seed
 
-Which = Literal["first", "best", "last"]
+Which = Literal["first", "best", "last"] | int
+"""A checkpoint; a number is that of an epoch, kept where checkpoint.every asked for it."""
 
 
 def load(run: str | Path, which: Which = "last") -> nn.Module:
     """The run's network on the CPU, in evaluation mode, with its mask baked into the weights (removed ones are 0).
 
-    It takes normalised images, as `test_images(run)` gives them. The weights are drawn again from the run's seed.
+    It takes normalised images, as `test_images(run)` gives them. The weights are drawn again from the run's seed;
+    pretrained ones are in its checkpoints.
     Raises FileNotFoundError if `run` is no finished run, or has no such checkpoint, and ValueError if this torch
     draws other weights from the seed, or if the checkpoint is damaged.
     """
@@ -28,20 +31,48 @@ def load(run: str | Path, which: Which = "last") -> nn.Module:
     model = random_network(config)
     result = record.read_result(folder)
     assert result is not None
-    if weights_digest(model) != result["weights_sha256"]:
+    if weights_from_seed(config):
+        require_its_weights(folder, result, weights_digest(model))
+    method = put_masks(model, config)
+    if (state := read_checkpoint(folder, which, config, method)) is not None:
+        load_trained(model, state["trained"])
+    if not weights_from_seed(config) and method.trains != "weights":
+        require_its_weights(folder, result, weights_digest(model))
+    bake(model)
+    return model.requires_grad_(False).eval()
+
+
+def require_its_weights(folder: Path, result: dict[str, Any], digest: str) -> None:
+    """ValueError where the weights of a network are not those with which the run was done."""
+    if digest != result["weights_sha256"]:
         raise ValueError(
             f"torch {torch.__version__} draws other random weights from the seed than torch "
             f"{result['environment']['torch']}, with which {folder.name} was run: load it with that version"
         )
-    method = put_masks(model, config)
-    if method.trains != "nothing":
-        if which == "best" and result["best"] is None:
-            raise ValueError(
-                f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'"
-            )
-        load_trained(model, checkpoints.load(folder / "checkpoints" / f"{which}.ckpt")["trained"])
-    bake(model)
-    return model.requires_grad_(False).eval()
+
+
+def read_checkpoint(folder: Path, which: Which, config: Config, method: Method) -> dict[str, Any] | None:
+    """What the finished run of `folder` kept; None where nothing was trained and the seed tells all.
+
+    Raises FileNotFoundError, and ValueError for `best` of a run without validation images or a damaged file.
+    """
+    if method.trains == "nothing":
+        if weights_from_seed(config):
+            return None
+        which = "last"
+    if which == "best" and config.data.validation == 0:
+        raise ValueError(f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'")
+    path = folder / "checkpoints" / record.checkpoint_name(which)
+    if not path.exists():
+        there = [each.removeprefix("epoch_").removesuffix(".ckpt") for each in record.kept_checkpoints(folder)]
+        there = [name for name in there if (folder / "checkpoints" / record.checkpoint_name(_which(name))).exists()]
+        what = f"epoch {which}" if isinstance(which, int) else f"the name {which}"
+        raise FileNotFoundError(f"{folder.name} has no checkpoint of {what}; it has {', '.join(there)}")
+    return checkpoints.load(path)
+
+
+def _which(name: str) -> str | int:
+    return int(name) if name.isdigit() else name
 
 
 def test_images(run: str | Path) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hidden_subnet.data.load import prepare as prepare_data
 from hidden_subnet.experiment import choose_device
+from hidden_subnet.subnetwork import bare_network
+from hidden_subnet.weights import load_weights
 
 
 def prepare(configs: list[Config]) -> None:
@@ -18,8 +20,24 @@ def prepare(configs: list[Config]) -> None:
         _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written
     for name, root in {(config.data.name.name, config.data.root) for config in configs}:
         prepare_data(name, Path(root))
+    _refuse_weights_that_do_not_fit(configs)
     for out in outs:
         _make(out)
+
+
+def _refuse_weights_that_do_not_fit(configs: list[Config]) -> None:
+    tried = set()
+    for config in configs:
+        what = (config.pretrained_sha256, config.model.name, config.model.width, config.data.name)
+        if config.pretrained is None or what in tried:
+            continue
+        tried.add(what)
+        try:
+            load_weights(bare_network(config), Path(config.pretrained), config.pretrained_sha256)
+        except OSError as error:
+            raise ConfigError(f"pretrained={config.pretrained}: cannot be read ({error.strerror or error})") from None
+        except ValueError as error:  # whose message begins with the path
+            raise ConfigError(f"pretrained={error}") from None
 
 
 def _refuse_where_nothing_can_be_made(out: Path) -> None:

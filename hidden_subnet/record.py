@@ -4,8 +4,9 @@ config.yaml      the settings
 metrics.jsonl    one line an epoch, from epoch 0 (untrained) on
 result.json      committed last and atomically: it exists = the run is done
 provenance.json  where it comes from: command, code, versions, machine, and every attempt at it
-checkpoints/     first, best, last: what was trained
+checkpoints/     first, best, last: what was trained; epoch_<n> where checkpoint.every asks for them
 log              what was said meanwhile
+controls.json    only after `python -m hidden_subnet controls`: what its controls reached
 attempts/<n>/    while it is not done: the same files, claim.json (whose attempt it is), resume.ckpt (what going on
                  needs), and after a bad end ended.json and error.txt (the traceback); hidden_subnet/claims.py
 """
@@ -21,9 +22,20 @@ from hidden_subnet.config import Config, as_dict, load_config, to_yaml
 from hidden_subnet.identity import folder_name, projection
 
 CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
-PROVENANCE, ATTEMPTS = "provenance.json", "attempts"
+PROVENANCE, ATTEMPTS, CONTROLS = "provenance.json", "attempts", "controls.json"
 WANDB_ID = "wandb_id"
 FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt"
+
+
+def checkpoint_name(which: str | int) -> str:
+    """Of the file in checkpoints/: first, best, last, or an epoch's number."""
+    return f"epoch_{which}.ckpt" if isinstance(which, int) else f"{which}.ckpt"
+
+
+def kept_checkpoints(folder: Path) -> list[str]:
+    """The files in checkpoints/ that are a part of the finished run: the three, and epochs in their order."""
+    epochs = [path.stem.removeprefix("epoch_") for path in (folder / "checkpoints").glob("epoch_*.ckpt")]
+    return [FIRST, BEST, LAST, *map(checkpoint_name, sorted(int(epoch) for epoch in epochs if epoch.isdigit()))]
 
 
 def folder_of(config: Config) -> Path:
@@ -77,6 +89,7 @@ def portable(config: Config) -> dict[str, Any]:
     """The settings as plain values, with a data root that means the same from any directory."""
     settings = as_dict(config)
     settings["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
+    settings["evaluate"] = None
     return settings
 
 
@@ -132,7 +145,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def clear(folder: Path) -> None:
     """Forget what an earlier execution left, its result first: without it the run counts as not done."""
-    for name in (RESULT, METRICS, LOG, WANDB_ID):  # the provenance stays: it counts the attempts
+    for name in (RESULT, METRICS, LOG, WANDB_ID, CONTROLS):  # the provenance stays: it counts the attempts
         (folder / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

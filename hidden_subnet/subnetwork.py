@@ -14,22 +14,35 @@ from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.method import Method
 from hidden_subnet.methods.table import METHODS
 from hidden_subnet.models.build import build
+from hidden_subnet.weights import differences
+
+
+def bare_network(config: Config) -> nn.Module:
+    """The network of the config, with whatever weights torch gives it."""
+    info = INFO[config.data.name.name]
+    return build(config.model.name.name, config.model.width, info.shape, info.classes)
 
 
 def random_network(config: Config) -> nn.Module:
     """The network of the config with its random weights, on the CPU, unpruned."""
-    info = INFO[config.data.name.name]
-    model = build(config.model.name.name, config.model.width, info.shape, info.classes)
-    scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
-    fill(model, config.init.name.name, config.init.mode.name, scale, seed_of(config, "weights"))
+    model = bare_network(config)
+    draw_weights(model, config, seed_of(config, "weights"))
     return model
+
+
+def draw_weights(model: nn.Module, config: Config, seed: int) -> None:
+    """Fill `model`, masked or not, with weights from `seed` by the config's init."""
+    scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
+    fill(model, config.init.name.name, config.init.mode.name, scale, seed)
 
 
 def put_masks(model: nn.Module, config: Config) -> Method:
     """Turn `model` into what the config's method trains, in place; only what may change requires a gradient."""
     method = METHODS[config.method.name]
     if method.rule is None:
-        model.requires_grad_(method.trains == "weights")
+        model.requires_grad_(method.trains == "weights" and not method.only_last_layer)
+        if method.only_last_layer:
+            last_layer(model).requires_grad_(True)
         return method
     rule, scratch = method.rule, Scratch()
     mask_layers(model, lambda n: rule(kept_count(n, config.prune_rate), scratch))
@@ -39,18 +52,30 @@ def put_masks(model: nn.Module, config: Config) -> Method:
     return method
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes, by name: the weights of a masked network come from its seed and are left out."""
-    state = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+def last_layer(model: nn.Module) -> nn.Module:
+    """The last conv or linear layer in the order of the modules: the one that gives the logits."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)][-1]
+
+
+def weights_from_seed(config: Config) -> bool:
+    """Whether what is frozen can be drawn again; where it cannot, a checkpoint holds all of the network."""
+    return config.pretrained_sha256 is None
+
+
+def trained_state(model: nn.Module, *, frozen: bool = False) -> dict[str, Tensor]:
+    """What training changes, by name, and buffers; what is `frozen` too where it does not come from the seed."""
+    state = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad or frozen}
     return state | {name: value.detach() for name, value in model.named_buffers()}
 
 
 def load_trained(model: nn.Module, state: dict[str, Tensor]) -> None:
-    mine = trained_state(model)
-    if mine.keys() != state.keys():
-        raise ValueError(f"the checkpoint holds {sorted(state)[:3]} ..., this network trains {sorted(mine)[:3]} ...")
-    for name, value in mine.items():
-        value.copy_(state[name])
+    """Copy a checkpoint of this network into it; ValueError, and nothing is copied, where it is of another one."""
+    mine = trained_state(model, frozen=True)
+    wanted = {name: mine[name] for name in mine if name in state or name in trained_state(model)}
+    if told := differences(wanted, state):
+        raise ValueError(f"the checkpoint is of another network: {'; '.join(told)}")
+    for name, value in state.items():
+        mine[name].copy_(value)
 
 
 def current_masks(model: nn.Module) -> dict[str, Tensor]:

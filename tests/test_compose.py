@@ -51,6 +51,8 @@ VALUES = {
     "out": ["runs", "'a b'", "12", "runs/${seed}", "''"],
     "force": ["true"],
     "on_error": ["stop", "continue"],
+    "pretrained": ["null", "nope.pt"],
+    "evaluate": ["null", "a/run"],
     "train.epoch": ["3"],
     "model": ["{name:fc,width:2}"],
     "+typo": ["1"],

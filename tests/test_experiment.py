@@ -28,6 +28,7 @@ from hidden_subnet.config import (
     Train,
 )
 from hidden_subnet.execute import Display, Outcome, execute
+from hidden_subnet.identity import folder_name
 from hidden_subnet.loading import export
 
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
@@ -154,6 +155,30 @@ def test_goes_on_bit_for_bit(method: str, steps: list[int], tmp_path: Path, undi
     assert_same_run(outcome.folder, undisturbed(method))
 
 
+def test_checkpoints_of_every_second_epoch(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
+    """Kept over interruptions and the commit; they are no part of what a run is."""
+    config = small(tmp_path, epochs=5)
+    config.checkpoint.every = 2
+    interrupt(config, 17)  # in the fourth epoch
+    folder = execute(config, QUIET).folder
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"first.ckpt", "best.ckpt", "last.ckpt", "epoch_2.ckpt", "epoch_4.ckpt"}
+    assert folder.name == folder_name(small(tmp_path, epochs=5))
+    whole = small(tmp_path / "whole", epochs=5)
+    whole.checkpoint.every = 1
+    other = execute(whole, QUIET).folder
+    for epoch in (2, 4):
+        a, b = (trained(each, f"epoch_{epoch}") for each in (folder, other))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained(other, "epoch_5").values(), trained(other).values(), strict=True)
+    )
+    weights = [hidden_subnet.load(folder, which).get_submodule("conv1").weight for which in (2, 4)]
+    assert not torch.equal(weights[0], weights[1])
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of epoch 3; it has first, best, last, 2, 4"):
+        hidden_subnet.load(folder, 3)
+
+
 def test_adam_goes_on_bit_for_bit(tmp_path: Path) -> None:
     from hidden_subnet.config import OptimizerName
 
@@ -268,7 +293,21 @@ def test_seeds_are_streams_of_their_own(tmp_path: Path) -> None:
         assert other.result["last"]["test"]["loss"] != base.result["last"]["test"]["loss"]
 
 
-@pytest.mark.parametrize("method", ["edge_popup", "dense", "random"])
+def test_last_layer_trains_the_last_layer_on_the_random_network(undisturbed: Callable[[str], Path]) -> None:
+    folder = undisturbed("last_layer")
+    result, untrained = record.read_result(folder), record.read_result(undisturbed("edge_popup"))
+    assert result is not None
+    assert untrained is not None
+    assert set(trained(folder)) == {"fc3.weight"}
+    assert result["weights_sha256"] == untrained["weights_sha256"]  # the network in which masks are searched
+    losses = [row["train/loss"] for row in record.read_rows(folder)[1:]]
+    assert losses == sorted(losses, reverse=True)
+    assert (result["density"], result["untrained"]["first_mask"]) == (1.0, None)
+    first, last = (dict(hidden_subnet.load(folder, which).named_parameters()) for which in ("first", "last"))  # type: ignore[arg-type]
+    assert [name for name in first if not torch.equal(first[name], last[name])] == ["fc3.weight"]
+
+
+@pytest.mark.parametrize("method", ["edge_popup", "dense", "random", "last_layer"])
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_load_has_the_recorded_accuracy(method: str, which: Any, undisturbed: Callable[[str], Path]) -> None:
     folder = undisturbed(method)
@@ -279,7 +318,7 @@ def test_load_has_the_recorded_accuracy(method: str, which: Any, undisturbed: Ca
     images, labels = hidden_subnet.test_images(folder)
     accuracy = (model(images).argmax(dim=1) == labels).double().mean().item()
     assert accuracy == result[which]["test"]["top1"]
-    if method != "dense":
+    if method in ("edge_popup", "random"):
         kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
         assert kept == result["kept"]
 

@@ -170,6 +170,9 @@ OPERATIONAL: dict[str, Any] = {
     "on_error": "stop",
     "claim.silent_seconds": 30.0,
     "checkpoint.minutes": 0.0,
+    "checkpoint.every": 2,
+    "pretrained": "weights.pt",
+    "evaluate": "runs/other",
     "tracker.name": "none",
     "tracker.project": "other",
     "tracker.entity": "me",
@@ -202,6 +205,7 @@ IDENTITY: dict[str, Any] = {
     "train.milestones": [5, 6],
     "train.gamma": 0.2,
     "train.label_smoothing": 0.1,
+    "pretrained_sha256": "0" * 64,
     "prune_rate": 0.51,
     "seed": 2,
     "seeds.weights": 2,
@@ -210,6 +214,8 @@ IDENTITY: dict[str, Any] = {
     "seeds.split": 2,
 }
 ONE_OPTION = {"pruning.name"}
+# Without a norm layer or a bias in any model, it changes nothing.
+UNUSED = {"train.norm_decay"}
 
 
 def leaves(settings: dict[str, Any], prefix: str = "") -> list[str]:
@@ -221,7 +227,7 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> list[str]:
 
 def test_every_setting_is_known_to_make_another_run_or_not() -> None:
     config = Config(method=METHODS["edge_popup"]())
-    assert set(leaves(as_dict(config))) == {*OPERATIONAL, *IDENTITY, *ONE_OPTION}
+    assert set(leaves(as_dict(config))) == {*OPERATIONAL, *IDENTITY, *ONE_OPTION, *UNUSED}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -330,6 +336,7 @@ def random_config(source: random.Random) -> Config:
             momentum=source.choice([0.0, 0.9]),
             nesterov=source.random() < 0.5,
             weight_decay=source.choice([0.0, 1e-4]),
+            norm_decay=source.random() < 0.5,
             schedule=one(ScheduleName),
             warmup_epochs=source.choice([0, 5]),
             milestones=source.choice([[], [3], [3, 7]]),
@@ -338,13 +345,16 @@ def random_config(source: random.Random) -> Config:
             device=one(Device),
             threads=source.choice([None, 1, 2]),
         ),
-        checkpoint=Checkpoint(minutes=source.choice([0.0, 5.0])),
+        checkpoint=Checkpoint(minutes=source.choice([0.0, 5.0]), every=source.choice([0, 1])),
         claim=Claim(silent_seconds=source.choice([10.0, 90.0])),
         plan=source.random() < 0.5,
         on_error=one(OnError),
         tracker=Tracker(name=one(TrackerName), mode=one(TrackerMode), tags=source.choice([[], ["a"]])),
         seeds=Seeds(weights=maybe_seed(), scores=maybe_seed(), data=maybe_seed(), split=maybe_seed()),
         prune_rate=source.choice([0.1, 0.5, 0.9, source.random()]),
+        pretrained=source.choice([None, "weights.pt"]),
+        pretrained_sha256=source.choice([None, None, "0" * 64]),
+        evaluate=source.choice([None, "run"]),
         seed=source.randrange(5),
         out=source.choice(["runs", "/elsewhere"]),
         force=source.random() < 0.5,

@@ -1,7 +1,6 @@
 """A run's subnetwork as a file that any program with torch can read."""
 
 from pathlib import Path
-from typing import Literal
 
 from hidden_subnet import loading
 from hidden_subnet.commands.names import find_run
@@ -10,7 +9,7 @@ from hidden_subnet.data.info import INFO
 from hidden_subnet.record import CONFIG
 
 
-def export(out: Path, name: str, which: Literal["first", "best", "last"], to: Path | None) -> None:
+def export(out: Path, name: str, which: loading.Which, to: Path | None) -> None:
     folder = find_run(out, name)
     path = loading.export(folder, which, to)
     info = INFO[load_config(folder / CONFIG).data.name.name]

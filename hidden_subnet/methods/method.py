@@ -15,3 +15,5 @@ class Method:
     """(kept weights, scratch) -> a layer's rule from scores and weight to effective weight; None masks nothing."""
     stream: str = "scores"
     """The random stream of the first scores."""
+    only_last_layer: bool = False
+    """Of the weights, only those of the last conv or linear layer are trained."""

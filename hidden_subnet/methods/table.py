@@ -2,7 +2,8 @@
 
 from hidden_subnet.methods.dense import DENSE
 from hidden_subnet.methods.edge_popup import EDGE_POPUP
+from hidden_subnet.methods.last_layer import LAST_LAYER
 from hidden_subnet.methods.method import Method
 from hidden_subnet.methods.random import RANDOM
 
-METHODS: dict[str, Method] = {"edge_popup": EDGE_POPUP, "dense": DENSE, "random": RANDOM}
+METHODS: dict[str, Method] = {"edge_popup": EDGE_POPUP, "dense": DENSE, "random": RANDOM, "last_layer": LAST_LAYER}

@@ -56,6 +56,8 @@ TRAINING = {
     "milestones": "train.milestones",
     "gamma": "train.gamma",
     "label_smoothing": "train.label_smoothing",
+    "norm_decay": "train.norm_decay",
+    "pretrained": "pretrained",
     "init_mode": "init.mode",
     "validation": "data.validation",
     "crop": "data.crop",

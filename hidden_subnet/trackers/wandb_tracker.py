@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hidden_subnet.config import Config, Dense, TrackerMode, as_dict
+from hidden_subnet.config import UNMASKED, Config, TrackerMode, as_dict
 from hidden_subnet.identity import slug
 from hidden_subnet.trackers import sent
 
@@ -177,7 +177,7 @@ def tags(config: Config, sweeps: Sequence[str | None]) -> list[str]:
 
 def columns(config: Config) -> dict[str, Any]:
     """W&B's config: what one plots by, flat, and every setting below `config`."""
-    rate = 0.0 if isinstance(config.method, Dense) else config.prune_rate
+    rate = 0.0 if isinstance(config.method, UNMASKED) else config.prune_rate
     return {
         "prune_rate": rate,
         "density": round(1 - rate, 12),

@@ -19,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.config import Config, as_dict, from_dict, to_config
+from hidden_subnet.pretrained import pinned
 from hydra_plugins.hidden_subnet.errors import one_line
+from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
 
 
 def to_checked_config(composed: DictConfig) -> Config:
@@ -30,12 +32,14 @@ def to_checked_config(composed: DictConfig) -> Config:
     except (AttributeError, OmegaConfBaseException) as error:  # a key added with + that no dataclass has, or ~model
         raise ConfigError(one_line(error)) from None
     check(config)
-    return config
+    return pinned(config)
 
 
 def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Config:
     """One job in full by Hydra."""
-    return to_checked_config(context.config_loader.load_sweep_config(master, list(overrides)))
+    config = to_checked_config(context.config_loader.load_sweep_config(master, list(overrides)))
+    refuse_in_sweep(config)
+    return config
 
 
 class Composer:
@@ -53,6 +57,8 @@ class Composer:
         if config is None:
             return compose_job(self.context, self.master, overrides)
         check(config)
+        config = pinned(config)
+        refuse_in_sweep(config)
         return config
 
     def _assembled(self, overrides: Sequence[str]) -> Config | None:

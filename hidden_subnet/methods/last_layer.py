@@ -1,0 +1,5 @@
+"""A control: the last layer is trained on the features of the random network, unmasked; nothing else changes."""
+
+from hidden_subnet.methods.method import Method
+
+LAST_LAYER = Method(trains="weights", rule=None, only_last_layer=True)

@@ -1,0 +1,299 @@
+"""Controls: what each does to a network of four weights, written out; which runs they are; what their numbers say."""
+
+import copy
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hidden_subnet import record
+from hidden_subnet.__main__ import main
+from hidden_subnet.config import Config, Device
+from hidden_subnet.controls import (
+    DENSE_LR,
+    READOUT_LR,
+    UNTRAINED,
+    closest_width,
+    invert_scores,
+    measure_untrained,
+    readout_runs,
+    redraw_weights,
+    refresh_norms,
+    shuffle_masks,
+    small_dense_runs,
+)
+from hidden_subnet.evaluation import load_checkpoint, rebuilt
+from hidden_subnet.execute import Display, execute
+from hidden_subnet.identity import folder_name, projection
+from hidden_subnet.layers import mask_layers, masked_layers
+from hidden_subnet.masks import Scratch, kept_count
+from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.report.controls import INVERTED, READOUT, REDRAWN, SHUFFLED, SMALL, Study, sentence, shown, verdict
+from hidden_subnet.subnetwork import bare_network, count_parameters, current_masks
+
+Compose = Callable[..., Config]
+QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
+TINY = ("data=synthetic", "model=fc", "model.width=0.1", "tracker=none")
+
+
+def masked(scores: list[list[float]], rate: float = 0.5) -> nn.Module:
+    model = nn.Sequential(nn.Linear(len(scores[0]), len(scores), bias=False))
+    mask_layers(model, lambda n: TopKRule(kept_count(n, rate), Scratch()))
+    [(_, layer)] = masked_layers(model)
+    layer.scores.detach().copy_(torch.tensor(scores))
+    return model
+
+
+def mask_of(model: nn.Module) -> list[list[int]]:
+    [(_, layer)] = masked_layers(model)
+    return layer.rule.mask(layer.scores.detach()).int().tolist()
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "before", "after"),
+    [
+        ([[0.1, -0.9], [0.2, 0.5]], 0.5, [[0, 1], [0, 1]], [[1, 0], [1, 0]]),
+        ([[0.1, -0.9], [0.2, 0.5]], 0.25, [[0, 1], [1, 1]], [[1, 0], [1, 1]]),
+        ([[0.1, -0.9], [0.2, 0.5]], 0.0, [[1, 1], [1, 1]], [[1, 1], [1, 1]]),
+        # One float apart, where maximum - |score| would round them together.
+        ([[1.0, 1e-9, 2e-9, 3e-9]], 0.5, [[1, 0, 0, 1]], [[0, 1, 1, 0]]),
+    ],
+)
+def test_inverted_scores_keep_the_lowest(
+    scores: list[list[float]], rate: float, before: list[list[int]], after: list[list[int]], compose: Compose
+) -> None:
+    model = masked(scores, rate)
+    assert mask_of(model) == before
+    invert_scores(model, compose(), 0)
+    assert mask_of(model) == after
+
+
+class SignedRule:
+    """Keeps what is above 0, as a sampled mask's threshold does."""
+
+    def mask(self, scores: Tensor) -> Tensor:
+        return scores > 0
+
+    def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
+        return weight * self.mask(scores)
+
+
+def test_inverted_scores_of_a_rule_without_magnitudes(compose: Compose) -> None:
+    model = masked([[-3.0, 1.0], [2.0, -1.0]])
+    [(_, layer)] = masked_layers(model)
+    layer.rule = SignedRule()
+    invert_scores(model, compose(), 0)
+    assert layer.scores.tolist() == [[2.0, -1.0], [-3.0, 1.0]]
+
+
+def test_a_shuffled_mask_keeps_as_many_in_each_layer(compose: Compose) -> None:
+    config = compose(*TINY)
+    model = bare_network(config)
+    mask_layers(model, lambda n: TopKRule(kept_count(n, 0.9), Scratch()))
+    for _, layer in masked_layers(model):
+        layer.scores.detach().uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    before, scores = current_masks(model), [layer.scores for _, layer in masked_layers(model)]
+    seen = []
+    for seed in (0, 1, 0):
+        same = copy.deepcopy(model)
+        shuffle_masks(same, config, seed)
+        seen.append(current_masks(same))
+        for path, mask in seen[-1].items():
+            assert mask.sum() == before[path].sum()
+            assert not torch.equal(mask, before[path])
+        for (_, layer), values in zip(masked_layers(same), scores, strict=True):
+            assert torch.equal(layer.scores.flatten().sort().values, values.flatten().sort().values)
+    assert all(torch.equal(seen[0][path], seen[2][path]) for path in before)
+    assert not all(torch.equal(seen[0][path], seen[1][path]) for path in before)
+
+
+def test_redrawn_weights_have_the_runs_init_and_its_mask(compose: Compose) -> None:
+    config = compose(*TINY, "init.scale=density", "prune_rate=0.75")
+    model = bare_network(config)
+    mask_layers(model, lambda n: TopKRule(kept_count(n, 0.75), Scratch()))
+    masks = current_masks(model)
+    redraw_weights(model, config, 5)
+    first = model.get_submodule("fc1").weight.clone()
+    assert first.abs().unique().tolist() == pytest.approx([(2 / 64) ** 0.5 * 2])
+    redraw_weights(model, config, 6)
+    assert not torch.equal(first, model.get_submodule("fc1").weight)
+    assert all(torch.equal(mask, masks[path]) for path, mask in current_masks(model).items())
+
+
+def test_norms_are_those_of_the_batches() -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    model[0].weight.detach().fill_(2.0)
+    norm = model[1]
+    norm.running_mean.fill_(99)
+    before = norm.momentum
+    refresh_norms(model, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]])])
+    assert (norm.running_mean.item(), norm.running_var.item()) == (6.0, 8.0)  # means 2, 10; unbiased variances 8, 8
+    assert norm.momentum == before
+    assert not norm.training
+
+
+# The runs that are trained beside it
+
+
+@pytest.mark.parametrize("model", ["fc", "conv2", "conv8"])
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.9])
+def test_the_width_with_closest_to_so_many_parameters(model: str, fraction: float, compose: Compose) -> None:
+    config = compose(f"model={model}", "data=cifar10")
+
+    def parameters(width: float) -> int:
+        sized = copy.deepcopy(config)
+        sized.model.width = width
+        with torch.device("meta"):
+            return count_parameters(bare_network(sized))
+
+    wanted = round(fraction * parameters(1.0))
+    width = closest_width(config, wanted)
+    here = abs(parameters(width) - wanted)
+    assert here <= 0.1 * wanted
+    for step in (-0.02, -0.001, 0.001, 0.02):
+        if 0.016 <= width + step <= 1:  # below, a layer of 64 channels has none
+            assert here <= abs(parameters(round(width + step, 3)) - wanted)
+
+
+def test_nothing_removed_is_the_whole_network_and_next_to_nothing_the_smallest(compose: Compose) -> None:
+    config = compose(*TINY)
+    assert closest_width(config, 10**9) == 0.1
+    assert closest_width(config, 1) == 0.01
+
+
+def test_trained_controls_are_ordinary_runs_in_the_runs_recipe(compose: Compose, tmp_path: Path) -> None:
+    run = compose(*TINY, "train.epochs=3", "train.momentum=0.8", "seed=4", "init.scale=density", "force=true")
+    readout = readout_runs(run, tmp_path, 3)
+    small = small_dense_runs(run, tmp_path, 2, 1000)
+    recipe = ["train.epochs=3", "train.momentum=0.8", "seed=4"]
+    asked = compose(*TINY, *recipe, "method=last_layer")
+    assert folder_name(readout[0]) == folder_name(asked)
+    assert folder_name(readout[2]) == folder_name(compose(*TINY, *recipe, "method=last_layer", "seeds.weights=6"))
+    width = f"model.width={small[0].model.width}"
+    assert folder_name(small[1]) == folder_name(compose(*TINY, *recipe, "method=dense", width, "seeds.weights=5"))
+    assert {config.force for config in readout + small} == {False}
+    assert (compose("method=dense").train.lr, compose("method=last_layer").train.lr) == (DENSE_LR, READOUT_LR)
+
+
+def test_weights_from_a_file_make_one_readout_and_no_small_network(compose: Compose, tmp_path: Path) -> None:
+    run = compose(*TINY)
+    run.pretrained, run.pretrained_sha256 = "x.pt", "0" * 64
+    assert [projection(config)["pretrained"] for config in readout_runs(run, tmp_path, 3)] == ["0" * 64]
+    small = small_dense_runs(run, tmp_path, 3, 1000)
+    assert len(small) == 3
+    assert all("pretrained" not in projection(config) for config in small)
+
+
+# What the numbers say
+
+
+def study(own: float = 0.9, **means: float) -> Study:
+    found = {"shuffled": 0.1, "redrawn": 0.1, "inverted": 0.1, "readout": 0.5, "small": 0.9, **means}
+    names = [SHUFFLED, REDRAWN, INVERTED, READOUT, SMALL]
+    return Study(own, 0.1, 1000, {name: [value] for name, value in zip(names, found.values(), strict=True)})
+
+
+@pytest.mark.parametrize(
+    ("means", "name", "said"),
+    [
+        ({}, SHUFFLED, "nothing is left: all of it comes from which weights are kept"),
+        ({"shuffled": 0.3}, SHUFFLED, 
+         "25 % of the lead over chance is left: the rest comes from which weights are kept"),
+        ({"shuffled": 0.89}, SHUFFLED, "which weights a layer keeps does not matter"),
+        ({}, REDRAWN, "nothing is left: the mask is one for these weights"),
+        ({"redrawn": 0.9}, REDRAWN, "the mask serves other weights as well: it is the connections, not these weights"),
+        ({"inverted": 0.12}, INVERTED, "the weights with the lowest scores hold nothing"),
+        ({"inverted": 0.5}, INVERTED, "50 % of the lead over chance is in the weights with the lowest scores"),
+        ({}, READOUT, "the mask is worth 40.0 points more than a trained readout of random features"),
+        ({"readout": 0.95}, READOUT,
+         "a trained readout of random features gives more (+5.0 points): it needs no mask"),
+        ({"readout": 0.88}, READOUT,
+         "a trained readout of random features gives as much (-2.0 points, within noise): it needs no mask"),
+        ({}, SMALL, "training as many weights gives as much (+0.0 points, within noise)"),
+        ({"small": 0.95}, SMALL, "training as many weights gives 5.0 points more"),
+        ({"small": 0.8}, SMALL, "training as many weights gives 10.0 points less"),
+    ],
+)  # fmt: skip
+def test_sentences(means: dict[str, float], name: str, said: str) -> None:
+    assert sentence(study(**means), name) == said
+
+
+@pytest.mark.parametrize(
+    ("means", "begins"),
+    [
+        ({}, "the mask made it: of 90.00 %, 10.00 % are left when it is shuffled, 10.00 % on other weights; a trained "
+             "readout of random features reaches 50.00 %"),
+        ({"shuffled": 0.9}, "not the choice of weights: another mask with as many in each layer has 90.00 %"),
+        ({"readout": 0.9}, "the mask chooses (10.00 % are left when it is shuffled), but so much needs no mask: a "
+                           "trained readout of random features reaches 90.00 %"),
+        ({"own": 0.11}, "the run itself is at chance (11.00 %): there is no accuracy to explain"),
+    ],
+)  # fmt: skip
+def test_verdicts(means: dict[str, float], begins: str) -> None:
+    assert verdict(study(**means)) == begins
+
+
+def test_at_chance_no_control_says_anything() -> None:
+    assert {sentence(study(own=0.1), name) for name in study().controls} == {"-"}
+
+
+def test_mean_and_deviation_as_shown() -> None:
+    assert shown([0.1, 0.2]) == "15.00 ± 7.07 %"
+    assert shown([0.5]) == "50.00 %"
+    assert statistics.stdev([0.1, 0.2]) == pytest.approx(0.0707, abs=1e-4)
+
+
+# A whole run
+
+
+@pytest.fixture(scope="module")
+def run(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("controls") / "runs"
+    return execute(compose("data=digits", "model=fc", "train.epochs=4", "tracker=none", f"out={out}"), QUIET).folder
+
+
+def test_what_needs_no_training_leaves_the_network_as_it_was(run: Path) -> None:
+    parts, result = rebuilt(run, Device.auto)
+    load_checkpoint(parts, result, "last")
+    before = {name: value.clone() for name, value in parts.model.state_dict().items()}
+    found = measure_untrained(parts, 2)
+    assert {name: len(values) for name, values in found.items()} == {SHUFFLED: 2, REDRAWN: 2, INVERTED: 1}
+    assert all(torch.equal(value, before[name]) for name, value in parts.model.state_dict().items())
+    assert measure_untrained(parts, 2) == found
+    own = result["last"]["test"]["top1"]
+    assert own > 0.8
+    assert all(value < 0.5 for values in found.values() for value in values)
+    assert list(found) == list(UNTRAINED)
+
+
+@pytest.mark.slow
+def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def call(*arguments: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["hidden_subnet", *arguments])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        return exit.value.code, capfd.readouterr().out
+
+    code, said = call("controls", run.name[-12:], "--seeds", "2", "--out", str(run.parent))
+    assert code == 0
+    assert "4 done" in said
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert len(files) <= 10
+    content = json.loads((run / record.CONTROLS).read_text())
+    assert [each["name"] for each in content["controls"]] == [SHUFFLED, REDRAWN, INVERTED, READOUT, SMALL]
+    assert [len(each["test_top1"]) for each in content["controls"]] == [2, 2, 1, 2, 2]
+    for each in content["controls"][3:]:
+        results = [record.read_result(run.parent / name) for name in each["runs"]]
+        assert [result["last"]["test"]["top1"] for result in results if result] == each["test_top1"]
+    assert " ".join(content["verdict"].split()) in " ".join(said.split())
+    code, said = call("controls", str(run), "--seeds", "2", "--out", str(run.parent))
+    assert code == 0
+    assert "4 of them finished before" in said
+    assert json.loads((run / record.CONTROLS).read_text()) == content
+    code, said = call("controls", content["controls"][3]["runs"][0], "--out", str(run.parent))
+    assert "learns no scores" in str(code)
