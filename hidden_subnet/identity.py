@@ -7,9 +7,10 @@ while it holds the value that means the old behaviour, and anything else is a ne
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
-from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict, normalised
+from hidden_subnet.config import Config, Data, Dense, OptimizerName, Random, ScheduleName, as_dict, normalised
 
 SCHEMA = 1
 
@@ -29,7 +30,7 @@ def projection(config: Config) -> dict[str, Any]:
     """What makes two runs the same run: no operational setting, and none that the method does not use."""
     config = normalised(config)
     settings = as_dict(config)
-    data = {key: settings["data"][key] for key in ("name", "validation", "crop", "flip")}
+    data = _data(config, settings["data"])
     seeds = {stream: seed_of(config, stream) for stream in ("weights", "scores", "data", "split")}
     what: dict[str, Any] = {
         "schema": SCHEMA,
@@ -39,17 +40,29 @@ def projection(config: Config) -> dict[str, Any]:
         "method": settings["method"],
         "seeds": seeds,
     }
-    if config.data.validation == 0:
+    if config.data.validation == 0 and not {"fraction", "one_batch"} & data.keys():
         del seeds["split"]
     if isinstance(config.method, Dense):
         del seeds["scores"]
     else:
         what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
     if isinstance(config.method, Random):
-        del seeds["data"], data["crop"], data["flip"]
+        del seeds["data"]
     else:
         what["train"] = _training(config, settings["train"])
     return what
+
+
+def _data(config: Config, data: dict[str, Any]) -> dict[str, Any]:
+    what = {key: data[key] for key in ("name", "validation", "crop", "flip")}
+    later = ("pad", "size", "resize", "resized_crop", "fraction", "one_batch", "found")
+    before = asdict(Data())
+    what |= {key: data[key] for key in later if data[key] != before[key]}
+    augmentation = ("crop", "flip", "resized_crop")
+    unused: tuple[str, ...] = augmentation if config.data.one_batch else ()
+    if isinstance(config.method, Random):
+        unused = (*augmentation, "fraction", "one_batch")
+    return {key: value for key, value in what.items() if key not in unused}
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hidden_subnet.config import Config, Scale
-from hidden_subnet.data.info import INFO
+from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import seed_of
 from hidden_subnet.inits import fill
 from hidden_subnet.layers import fill_scores, mask_layers, masked_layers
@@ -18,7 +18,7 @@ from hidden_subnet.models.build import build
 
 def random_network(config: Config) -> nn.Module:
     """The network of the config with its random weights, on the CPU, unpruned."""
-    info = INFO[config.data.name.name]
+    info = info_of(config.data)
     model = build(config.model.name.name, config.model.width, info.shape, info.classes)
     scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
     fill(model, config.init.name.name, config.init.mode.name, scale, seed_of(config, "weights"))
