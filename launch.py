@@ -50,11 +50,13 @@ def main() -> None:
 
     from hidden_subnet.config import register
     from hydra_plugins.hidden_subnet.errors import one_line
+    from hydra_plugins.hidden_subnet.options import refuse_names
     from hydra_plugins.hidden_subnet.optuna_study import take_over
     from hydra_plugins.hidden_subnet.secrets import refuse_secrets
 
     try:
         refuse_secrets(sys.argv[1:])
+        refuse_names(sys.argv[1:])
     except ValueError as error:
         sys.exit(f"error: {error}")
     # argparse refuses overrides on both sides of -m.

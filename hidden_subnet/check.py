@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator
 
+from hidden_subnet.check_data import data_problems
 from hidden_subnet.config import METHODS, UNMASKED, Config, Fan, OptimizerName, Scale, ScheduleName
-from hidden_subnet.data.info import INFO, held_out
+from hidden_subnet.dataset import info_of
 from hidden_subnet.models.plan import plan
 
 FIXED_FAN = ("xavier_normal", "xavier_constant", "standard")
@@ -34,7 +35,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _training(config)
     yield from _parts(config)
     try:
-        info = INFO[config.data.name.name]
+        info = info_of(config.data)
         plan(config.model.name.name, config.model.width, info.shape, info.classes)
     except ValueError as error:
         yield str(error)
@@ -58,18 +59,7 @@ def _parts(config: Config) -> Iterator[str]:
             f"init.scale=density: method={config.method.name} removes no weights, so there is nothing to scale by; "
             "choose none"
         )
-    data = config.data
-    if not 0 <= data.validation < 1:
-        yield f"data.validation={data.validation:g}: the fraction held out must be at least 0 and below 1"
-    elif data.validation > 0:
-        held, train = held_out(data.name.name, data.validation), INFO[data.name.name].train
-        if not 0 < held < train:
-            yield (
-                f"data.validation={data.validation:g}: holds out {held} of {train} images; "
-                "at least one must be held out and one must be left (0 trains on all)"
-            )
-    if not 0 <= data.crop <= 64:
-        yield f"data.crop={data.crop}: the padding must be 0 (no random crop) to 64 pixels"
+    yield from data_problems(config)
     seeds = config.seeds
     for name, seed in [
         ("seed", config.seed),

@@ -42,6 +42,9 @@ DataName = Enum(
         "cifar10": "cifar10",
         "cifar100": "cifar100",
         "synthetic": "synthetic",
+        "bigcifar10": "bigcifar10",
+        "imagenet": "imagenet",
+        "tiny_imagenet": "tiny_imagenet",
     },
 )
 PruningName = Enum("PruningName", {"layerwise": "layerwise"})
@@ -70,6 +73,17 @@ class Init:
 
 
 @dataclass(kw_only=True, slots=True)
+class Found:
+    """What the folders of image files hold; counted when a config is composed (dataset.counted), never typed."""
+
+    classes: int = 0
+    train: int = 0
+    test: int = 0
+    digest: str = ""
+    """Of the classes and the names of their images."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Data:
     name: DataName = MISSING
     root: str = "data"
@@ -80,6 +94,21 @@ class Data:
     """Random crop: zero pixels added on each side before an image-sized window is cut."""
     flip: bool = False
     """Random horizontal flip."""
+    resized_crop: bool = False
+    """In training a random window of 8 to 100 % of the image's area, resized to the image's size."""
+    pad: int = 0
+    """Zero pixels added on each side of every image, in training and test."""
+    size: int = 0
+    """Side in pixels to which images are resized; 0 leaves those as they are that do not come from folders."""
+    resize: int = 0
+    """Image files: the shorter side, before the middle of data.size pixels is cut out; 0 means data.size."""
+    fraction: float = 1.0
+    """Of the images left to train on, so many are trained on, the same fraction of each class."""
+    one_batch: bool = False
+    """Train on one batch of images only, the same in every step, not augmented: a network that learns overfits it."""
+    workers: int | None = None
+    """Processes that read image files; by default one a thread of the run, at most 8."""
+    found: Found = field(default_factory=Found)
 
 
 @dataclass(kw_only=True, slots=True)

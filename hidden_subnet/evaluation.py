@@ -1,6 +1,7 @@
 """A finished run measured again, by the engine that measured it first: equal to its record, or not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hidden_subnet import record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Device, load_config
 from hidden_subnet.experiment import choose_device, deterministic, parts_of
+from hidden_subnet.feed import open_feed
 from hidden_subnet.fit import Parts
 from hidden_subnet.loading import Which, finished, read_checkpoint, require_its_weights
 from hidden_subnet.record import CONFIG
@@ -35,7 +37,8 @@ class Measured:
         return None if self.recorded is None else self.recorded == self.now
 
 
-def rebuilt(folder: Path, device: Device, root: str | None = None) -> tuple[Parts, dict[str, Any]]:
+@contextmanager
+def rebuilt(folder: Path, device: Device, root: str | None = None) -> Iterator[tuple[Parts, dict[str, Any]]]:
     """The finished run of `folder` as it was before its first step, from its own config, and its result.
 
     Its own number of threads is set. Device.auto is the kind of device that it ran on; `root` takes the place of its
@@ -51,10 +54,11 @@ def rebuilt(folder: Path, device: Device, root: str | None = None) -> tuple[Part
         device = _kind(result)
     torch.set_num_threads(result["environment"]["threads"])
     deterministic(chosen := choose_device(device))
-    parts, _ = parts_of(config, folder, chosen)
-    if weights_from_seed(config):
-        require_its_weights(folder, result, parts.weights)
-    return parts, result
+    with open_feed(config, chosen) as feed:
+        parts, _ = parts_of(config, folder, chosen, feed)
+        if weights_from_seed(config):
+            require_its_weights(folder, result, parts.weights)
+        yield parts, result
 
 
 def load_checkpoint(parts: Parts, result: dict[str, Any], which: Which) -> int:

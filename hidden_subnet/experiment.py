@@ -15,11 +15,9 @@ from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.collapse import at_chance, dead_layer
 from hidden_subnet.config import Config, Device
-from hidden_subnet.data.batches import Batches, EvaluationBatches
-from hidden_subnet.data.load import load
-from hidden_subnet.data.split import split
+from hidden_subnet.feed import Feed, open_feed
 from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, saved_state
-from hidden_subnet.identity import folder_name, projection, seed_of
+from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.subnetwork import (
@@ -59,7 +57,14 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
     if threads is not None:
         # A resumed run keeps its number: sums over 1 and over 2 threads differ in the last bit.
         torch.set_num_threads(threads)
-    parts, untrained = parts_of(config, folder, device)
+    with open_feed(config, device) as feed:
+        return _run(config, folder, hooks, device, saved, feed)
+
+
+def _run(
+    config: Config, folder: Path, hooks: Hooks, device: str, saved: dict[str, Any] | None, feed: Feed
+) -> dict[str, Any]:
+    parts, untrained = parts_of(config, folder, device, feed)
     if parts.pretrained and not saved:
         hooks.say(f"pretrained={config.pretrained}: {parts.pretrained.told()}")
     if parts.method.trains == "nothing":
@@ -81,34 +86,30 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
     return result
 
 
-def parts_of(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str, Any]]:
+def parts_of(config: Config, folder: Path, device: str, feed: Feed) -> tuple[Parts, dict[str, Any]]:
     """Everything in place, and the untrained network measured on the test images: unpruned and under its first mask."""
-    images = load(config.data.name.name, Path(config.data.root))
     model = random_network(config)
     pretrained = None
     if config.pretrained is not None:
         pretrained = load_weights(model, Path(config.pretrained), config.pretrained_sha256)
     weights, parameters = weights_digest(model), count_parameters(model)
     model.to(device)
-    test = EvaluationBatches(images.test, images.test_labels, images.info, device)
-    unpruned = evaluate(model, test, device)
+    unpruned = evaluate(model, feed.test, device)
     method = put_masks(model, config)
-    first_mask = None if method.rule is None else evaluate(model, test, device)
-    kept, held = split(len(images.train), config.data.validation, seed_of(config, "split"))
-    data = config.data
-    train = Batches(
-        images.train[kept],
-        images.train_labels[kept],
-        images.info,
-        batch_size=config.train.batch_size,
-        crop=data.crop,
-        flip=data.flip,
-        device=device,
+    first_mask = None if method.rule is None else evaluate(model, feed.test, device)
+    parts = Parts(
+        config,
+        folder,
+        model,
+        method,
+        device,
+        feed.train,
+        feed.validation,
+        feed.test,
+        parameters,
+        weights,
+        pretrained,
     )
-    validation = None
-    if len(held):
-        validation = EvaluationBatches(images.train[held], images.train_labels[held], images.info, device)
-    parts = Parts(config, folder, model, method, device, train, validation, test, parameters, weights, pretrained)
     return parts, {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
 
 

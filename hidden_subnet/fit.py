@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.config import Config
-from hidden_subnet.data.batches import Batches, EvaluationBatches
+from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.methods.method import Method
@@ -71,9 +71,9 @@ class Parts:
     model: nn.Module
     method: Method
     device: str
-    train: Batches
-    validation: EvaluationBatches | None
-    test: EvaluationBatches
+    train: TrainingImages
+    validation: EvaluationImages | None
+    test: EvaluationImages
     parameters: int
     weights: str
     """Digest of the weights before training."""

@@ -7,9 +7,10 @@ while it holds the value that means the old behaviour, and anything else is a ne
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
-from hidden_subnet.config import UNMASKED, Config, OptimizerName, Random, ScheduleName, as_dict, normalised
+from hidden_subnet.config import UNMASKED, Config, Data, OptimizerName, Random, ScheduleName, as_dict, normalised
 
 SCHEMA = 1
 WITHOUT_VECTORS = {"fc", "conv2", "conv4", "conv6", "conv8"}
@@ -31,7 +32,7 @@ def projection(config: Config) -> dict[str, Any]:
     """What makes two runs the same run: no operational setting, and none that the method does not use."""
     config = normalised(config)
     settings = as_dict(config)
-    data = {key: settings["data"][key] for key in ("name", "validation", "crop", "flip")}
+    data = _data(config, settings["data"])
     seeds = {stream: seed_of(config, stream) for stream in ("weights", "scores", "data", "split")}
     what: dict[str, Any] = {
         "schema": SCHEMA,
@@ -43,17 +44,29 @@ def projection(config: Config) -> dict[str, Any]:
     }
     if config.pretrained_sha256 is not None:
         what["pretrained"] = config.pretrained_sha256
-    if config.data.validation == 0:
+    if config.data.validation == 0 and not {"fraction", "one_batch"} & data.keys():
         del seeds["split"]
     if isinstance(config.method, UNMASKED):
         del seeds["scores"]
     else:
         what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
     if isinstance(config.method, Random):
-        del seeds["data"], data["crop"], data["flip"]
+        del seeds["data"]
     else:
         what["train"] = _training(config, settings["train"])
     return what
+
+
+def _data(config: Config, data: dict[str, Any]) -> dict[str, Any]:
+    what = {key: data[key] for key in ("name", "validation", "crop", "flip")}
+    later = ("pad", "size", "resize", "resized_crop", "fraction", "one_batch", "found")
+    before = asdict(Data())
+    what |= {key: data[key] for key in later if data[key] != before[key]}
+    augmentation = ("crop", "flip", "resized_crop")
+    unused: tuple[str, ...] = augmentation if config.data.one_batch else ()
+    if isinstance(config.method, Random):
+        unused = (*augmentation, "fraction", "one_batch")
+    return {key: value for key, value in what.items() if key not in unused}
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.config import Config, load_config
-from hidden_subnet.data.batches import EvaluationBatches
-from hidden_subnet.data.load import load as load_data
+from hidden_subnet.feed import open_test
 from hidden_subnet.layers import bake
 from hidden_subnet.methods.method import Method
 from hidden_subnet.subnetwork import load_trained, put_masks, random_network, weights_digest, weights_from_seed
@@ -78,8 +77,8 @@ def _which(name: str) -> str | int:
 def test_images(run: str | Path) -> tuple[Tensor, Tensor]:
     """The run's test images, normalised as its network saw them (N, C, H, W), and their labels (N,)."""
     config = load_config(finished(run) / record.CONFIG)
-    images = load_data(config.data.name.name, Path(config.data.root))
-    batches = list(EvaluationBatches(images.test, images.test_labels, images.info, "cpu"))
+    with open_test(config, "cpu") as test:
+        batches = list(test)
     return torch.cat([batch for batch, _ in batches]), torch.cat([labels for _, labels in batches])
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hidden_subnet.config import Config, Scale
-from hidden_subnet.data.info import INFO
+from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import seed_of
 from hidden_subnet.inits import fill
 from hidden_subnet.layers import fill_scores, mask_layers, masked_layers
@@ -19,7 +19,7 @@ from hidden_subnet.weights import differences
 
 def bare_network(config: Config) -> nn.Module:
     """The network of the config, with whatever weights torch gives it."""
-    info = INFO[config.data.name.name]
+    info = info_of(config.data)
     return build(config.model.name.name, config.model.width, info.shape, info.classes)
 
 

@@ -102,7 +102,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"layers"},
     "config": set(),
     "identity": {"config"},
-    "check": {"config", "data", "models"},
+    "check": {"check_data", "config", "data", "dataset", "models"},
+    "check_data": {"config", "data", "dataset"},
+    "dataset": {"config", "data"},
+    "feed": {"config", "data", "dataset", "feed_files", "identity"},
+    "feed_files": {"config", "data", "dataset", "feed"},
     "record": {"config", "identity"},
     "checkpoints": {"record"},
     "weights": {"checkpoints"},
@@ -112,7 +116,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "owners": set(),
     "claims": {"owners", "record"},
     "provenance": {"owners", "redact"},
-    "report": {"claims", "owners", "config", "data", "identity", "models", "record"},
+    "report": {"claims", "owners", "config", "dataset", "identity", "models", "record"},
 }
 
 
@@ -150,6 +154,8 @@ def loaded_with(name: str) -> set[str]:
         "hidden_subnet.record",
         "hidden_subnet.data.info",
         "hidden_subnet.pretrained",
+        "hidden_subnet.data.listing",
+        "hidden_subnet.dataset",
         "hidden_subnet.models.plan",
         "hidden_subnet.claims",
         "hidden_subnet.sweep.slurm",

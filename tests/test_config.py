@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from image_folders import make_folder
 from torch.optim import SGD
 
 from hidden_subnet.config import (
@@ -23,7 +24,7 @@ from hidden_subnet.config import (
     load_config,
     to_yaml,
 )
-from hidden_subnet.data.info import INFO
+from hidden_subnet.data.info import FOLDERS, INFO
 from hidden_subnet.identity import folder_name
 from hidden_subnet.inits import INITS, fill
 from hidden_subnet.layers import masked_layers
@@ -48,9 +49,12 @@ def names(group: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_converts(compose: Compose, group: str, option: str) -> None:
+def test_every_option_composes_and_converts(compose: Compose, tmp_path: Path, group: str, option: str) -> None:
     # conv8 halves the image four times, which the default data's 8x8 pixels do not allow.
-    config = compose(f"{group}={option}", *(["data=cifar10"] if option == "conv8" else []))
+    needed = ["data=cifar10"] if option == "conv8" else []
+    if option in FOLDERS:
+        needed = [f"data.root={make_folder(tmp_path, train=4)}"]
+    config = compose(f"{group}={option}", *needed)
     assert type(config) is Config
     if group != "train":
         assert as_dict(config)[group]["name"] == option
@@ -75,7 +79,7 @@ def test_help_names_every_option() -> None:
 
 def test_help_names_settings_and_defaults_that_exist(compose: Compose) -> None:
     lines = re.findall(r"^        ([\w.]+)=(\S+)  +\S", HELP.split("settings used most")[1], flags=re.MULTILINE)
-    assert len(lines) >= 11
+    assert len(lines) >= 12
     assert {setting for setting, _ in lines} <= set(setting_names())
     assert compose(*(f"{setting}={value}" for setting, value in lines)) == compose()
 

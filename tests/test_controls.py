@@ -258,17 +258,17 @@ def run(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_needs_no_training_leaves_the_network_as_it_was(run: Path) -> None:
-    parts, result = rebuilt(run, Device.auto)
-    load_checkpoint(parts, result, "last")
-    before = {name: value.clone() for name, value in parts.model.state_dict().items()}
-    found = measure_untrained(parts, 2)
-    assert {name: len(values) for name, values in found.items()} == {SHUFFLED: 2, REDRAWN: 2, INVERTED: 1}
-    assert all(torch.equal(value, before[name]) for name, value in parts.model.state_dict().items())
-    assert measure_untrained(parts, 2) == found
-    own = result["last"]["test"]["top1"]
-    assert own > 0.8
-    assert all(value < 0.5 for values in found.values() for value in values)
-    assert list(found) == list(UNTRAINED)
+    with rebuilt(run, Device.auto) as (parts, result):
+        load_checkpoint(parts, result, "last")
+        before = {name: value.clone() for name, value in parts.model.state_dict().items()}
+        found = measure_untrained(parts, 2)
+        assert {name: len(values) for name, values in found.items()} == {SHUFFLED: 2, REDRAWN: 2, INVERTED: 1}
+        assert all(torch.equal(value, before[name]) for name, value in parts.model.state_dict().items())
+        assert measure_untrained(parts, 2) == found
+        own = result["last"]["test"]["top1"]
+        assert own > 0.8
+        assert all(value < 0.5 for values in found.values() for value in values)
+        assert list(found) == list(UNTRAINED)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_synthetic_is_fixed_and_learnable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("validation", [0.0, 0.1, 0.25, 0.333])
 def test_as_many_are_held_out_as_the_check_says(validation: float) -> None:
     for name, info in INFO.items():
-        assert len(split(info.train, validation, 0)[1]) == held_out(name, validation)
+        assert len(split(info.train, validation, 0)[1]) == held_out(info.train, validation), name
 
 
 # MNIST and Fashion-MNIST

@@ -97,8 +97,8 @@ def test_the_runs_own_threads_are_set(folder: Path) -> None:
     path = folder / record.RESULT
     path.write_text(path.read_text().replace('"threads": 1', '"threads": 2'))
     torch.set_num_threads(1)
-    rebuilt(folder, Device.auto)
-    assert torch.get_num_threads() == 2
+    with rebuilt(folder, Device.auto):
+        assert torch.get_num_threads() == 2
 
 
 def hostile(path: Path) -> Any:
@@ -172,11 +172,11 @@ def test_its_own_settings_and_no_others(compose: Compose, folder: Path, capsys: 
 
 
 def test_measuring_does_not_depend_on_the_order(folder: Path) -> None:
-    parts, result = rebuilt(folder, Device.auto)
-    there = measure(parts, result, ["first", "last"])
-    back = measure(parts, result, ["last", "first"])
-    assert there[:2] == back[2:]
-    assert there[2:] == back[:2]
+    with rebuilt(folder, Device.auto) as (parts, result):
+        there = measure(parts, result, ["first", "last"])
+        back = measure(parts, result, ["last", "first"])
+        assert there[:2] == back[2:]
+        assert there[2:] == back[:2]
 
 
 def test_export_takes_an_epoch(

@@ -22,6 +22,7 @@ from hidden_subnet.config import (
     DataName,
     Device,
     Fan,
+    Found,
     Init,
     InitName,
     Model,
@@ -166,6 +167,7 @@ OPERATIONAL: dict[str, Any] = {
     "train.device": "cpu",
     "train.threads": 3,
     "data.root": "/elsewhere",
+    "data.workers": 3,
     "plan": True,
     "on_error": "stop",
     "claim.silent_seconds": 30.0,
@@ -192,6 +194,16 @@ IDENTITY: dict[str, Any] = {
     "data.validation": 0.2,
     "data.crop": 1,
     "data.flip": True,
+    "data.resized_crop": True,
+    "data.pad": 2,
+    "data.size": 16,
+    "data.resize": 16,
+    "data.fraction": 0.5,
+    "data.one_batch": True,
+    "data.found.classes": 5,
+    "data.found.train": 5,
+    "data.found.test": 5,
+    "data.found.digest": "0123",
     "method.name": "random",
     "train.epochs": 16,
     "train.batch_size": 65,
@@ -325,6 +337,16 @@ def random_config(source: random.Random) -> Config:
             validation=source.choice([0.0, 0.1, 0.2]),
             crop=source.choice([0, 2, 4]),
             flip=source.random() < 0.5,
+            resized_crop=source.random() < 0.1,
+            pad=source.choice([0, 0, 2]),
+            size=source.choice([0, 0, 64]),
+            resize=source.choice([0, 0, 72]),
+            fraction=source.choice([1.0, 1.0, 0.1]),
+            one_batch=source.random() < 0.1,
+            workers=source.choice([None, 2]),
+            found=source.choice(
+                [Found(), Found(classes=2, train=9, test=8, digest="a"), Found(classes=3, train=8, test=9, digest="b")]
+            ),
         ),
         pruning=Pruning(name=one(PruningName)),
         method=METHODS[source.choice(list(METHODS))](),
@@ -373,6 +395,7 @@ def test_2000_random_configs() -> None:
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}-[0-9a-f]{12}", folder_name(config))
         operational = copy.deepcopy(config)
         operational.out, operational.force, operational.data.root = "x", True, "y"
+        operational.data.workers = 5
         operational.train.device, operational.train.threads = Device.mps, 7
         operational.tracker, operational.checkpoint = Tracker(name=TrackerName.none), Checkpoint(minutes=1)
         assert folder_name(operational) == folder_name(config)

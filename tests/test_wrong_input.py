@@ -180,6 +180,8 @@ def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         ("-m prune_rate=glob(*)", ["glob"]),
         ("-m seed=0,1 hydra.launcher.workers=0", ["hydra.launcher.workers=0", "1 or more"]),
         ("data=mnist data.root=FILE", ["data.root=", "data=digits"]),
+        ("data=imagenet data.root=FILE", ["data=imagenet", "train/ and val/", "data.root="]),
+        ("-m data.name=cifar10,mnist", ["data.name=cifar10,mnist", "write data=cifar10,mnist"]),
     ],
 )
 def test_the_command_says_one_line_and_writes_nothing(tmp_path: Path, arguments: str, words: list[str]) -> None:

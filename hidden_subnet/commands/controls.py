@@ -34,15 +34,15 @@ def controls(out: Path, names: Sequence[str], draws: int, workers: int | None) -
 
 
 def _controls(folder: Path, draws: int, workers: int | None, console: Console) -> int:
-    parts, result = rebuilt(folder, Device.auto)
-    if parts.method.trains != "scores":
-        raise ConfigError(
-            f"{folder.name}: method={parts.config.method.name} learns no scores, so there is no mask to control; "
-            "name a run of method=edge_popup"
-        )
-    load_checkpoint(parts, result, "last")
-    own = evaluate(parts.model, parts.test, parts.device).top1
-    found = measure_untrained(parts, draws)
+    with rebuilt(folder, Device.auto) as (parts, result):
+        if parts.method.trains != "scores":
+            raise ConfigError(
+                f"{folder.name}: method={parts.config.method.name} learns no scores, so there is no mask to control; "
+                "name a run of method=edge_popup"
+            )
+        load_checkpoint(parts, result, "last")
+        own = evaluate(parts.model, parts.test, parts.device).top1
+        found = measure_untrained(parts, draws)
     kept = result["kept"] + result["parameters"] - result["weights"]
     trained = {
         READOUT: readout_runs(parts.config, folder.parent, draws),

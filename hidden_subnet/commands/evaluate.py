@@ -21,8 +21,8 @@ def evaluate(out: Path, name: str, device: Device, root: str | None) -> int:
         raise ConfigError(f"evaluate={name}: there is no such file")
     else:
         folder, one = find_run(out, name), None
-    parts, result = rebuilt(folder, device, root)
-    found = measure(parts, result, checkpoints_of(parts, result) if one is None else [one])
+    with rebuilt(folder, device, root) as (parts, result):
+        found = measure(parts, result, checkpoints_of(parts, result) if one is None else [one])
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("checkpoint", "epoch", "images"):
         table.add_column(column)

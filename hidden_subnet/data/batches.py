@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hidden_subnet.data.info import Info
+from hidden_subnet.data.resizing import resized, resized_crops
 from hidden_subnet.seeding import generator
 
 
@@ -44,7 +45,8 @@ class Batches:
     """The training images, shuffled and augmented anew each epoch; the last batch may be smaller.
 
     In law the same as torchvision's RandomCrop(padding=crop), RandomHorizontalFlip, ToTensor, Normalize:
-    black pixels are added around the raw image, which is normalised after.
+    black pixels are added around the raw image, which is normalised after. With `resized_crop` the same in law as
+    RandomResizedCrop(size), and with `size` alone each image is enlarged as a whole (data/resizing.py).
     """
 
     def __init__(
@@ -57,11 +59,14 @@ class Batches:
         crop: int,
         flip: bool,
         device: str | torch.device,
+        size: int = 0,
+        resized_crop: bool = False,
     ) -> None:
+        self.size, self.resized_crop = size, resized_crop
         self.info, self.batch_size, self.crop, self.flip, self.device = info, batch_size, crop, flip, device
         self.labels = labels.to(device)
         self._windows = _windows(images.to(device), crop)
-        self._scale, self._shift = _scale_and_shift(info, device)
+        self._scale, self._shift = scale_and_shift(info, device)
 
     @property
     def images_in_epoch(self) -> int:
@@ -72,23 +77,31 @@ class Batches:
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Images float32 (B, C, H, W) and labels int64 (B,), from batch `start` of the epoch on."""
-        plan = epoch_plan(self.images_in_epoch, seed, epoch, self.crop, self.flip).to(self.device)
+        n, (_, height, width) = self.images_in_epoch, self._windows.shape[3:]
+        plan = epoch_plan(n, seed, epoch, self.crop, self.flip).to(self.device)
+        crops = resized_crops(n, height, width, seed, epoch).to(self.device) if self.resized_crop else None
         for first in range(start * self.batch_size, self.images_in_epoch, self.batch_size):
             batch = slice(first, first + self.batch_size)
             index = plan.order[batch]
             pixels = self._windows[index, plan.dy[batch], plan.dx[batch]]
             if self.flip:
                 pixels = torch.where(plan.flip[batch, None, None, None], pixels.flip(-1), pixels)
-            yield _normalised(pixels, self._scale, self._shift), self.labels[index]
+            if crops is not None:
+                pixels = resized(pixels, crops[batch], self.size or height)
+            elif self.size:
+                pixels = resized(pixels, None, self.size)
+            yield normalised(pixels, self._scale, self._shift), self.labels[index]
 
 
 class EvaluationBatches:
-    """Images in their own order and as they are; can be gone through again and again."""
+    """Images in their own order, as they are or enlarged to `side`; can be gone through again and again."""
 
-    def __init__(self, images: Tensor, labels: Tensor, info: Info, device: str | torch.device, size: int = 512) -> None:
-        self.info, self.size = info, size
+    def __init__(
+        self, images: Tensor, labels: Tensor, info: Info, device: str | torch.device, size: int = 512, side: int = 0
+    ) -> None:
+        self.info, self.size, self.side = info, size, side
         self.images, self.labels = images.to(device), labels.to(device)
-        self._scale, self._shift = _scale_and_shift(info, device)
+        self._scale, self._shift = scale_and_shift(info, device)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
@@ -96,7 +109,10 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(0, len(self.labels), self.size):
             batch = slice(first, first + self.size)
-            yield _normalised(self.images[batch], self._scale, self._shift), self.labels[batch]
+            pixels = self.images[batch]
+            if self.side:
+                pixels = resized(pixels, None, self.side)
+            yield normalised(pixels, self._scale, self._shift), self.labels[batch]
 
 
 def _windows(images: Tensor, crop: int) -> Tensor:
@@ -108,12 +124,12 @@ def _windows(images: Tensor, crop: int) -> Tensor:
     return padded.as_strided((n, shifts, shifts, channels, height, width), (image, row, column, channel, row, column))
 
 
-def _scale_and_shift(info: Info, device: str | torch.device) -> tuple[Tensor, Tensor]:
+def scale_and_shift(info: Info, device: str | torch.device) -> tuple[Tensor, Tensor]:
     """(C, 1, 1) each, so that raw * scale + shift = (raw / white - mean) / std."""
     mean, std = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (info.mean, info.std))
     scale, shift = 1 / (std * info.white), -mean / std
     return scale.float().to(device), shift.float().to(device)
 
 
-def _normalised(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return pixels.float().mul_(scale).add_(shift)
+def normalised(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return (pixels if pixels.is_floating_point() else pixels.float()).mul_(scale).add_(shift)

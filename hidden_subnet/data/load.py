@@ -8,6 +8,9 @@ from torch import Tensor
 from hidden_subnet.data import cifar, digits, idx, synthetic
 from hidden_subnet.data.info import INFO, Info
 
+CIFAR = {"cifar10": "cifar10", "cifar100": "cifar100", "bigcifar10": "cifar10"}
+"""Whose files each set reads."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -23,17 +26,21 @@ class Images:
 def prepare(name: str, root: Path) -> None:
     """See to it that the files are there, by a download where they are not; several jobs may call it at once.
 
-    Raises DataError, in one line, when they cannot be had. digits and synthetic have no files.
+    Raises DataError, in one line, when they cannot be had. digits and synthetic have no files,
+    and the sets that are read from folders (info.FOLDERS) are looked at when the config is composed.
     """
     root = root.expanduser().absolute()
     if name in ("mnist", "fashion_mnist"):
         idx.prepare(name, root)
-    elif name in ("cifar10", "cifar100"):
-        cifar.prepare(name, root)
+    elif name in CIFAR:
+        cifar.prepare(CIFAR[name], root)
 
 
 def load(name: str, root: Path) -> Images:
-    """Raises DataError when the files are not there and cannot be downloaded, or are damaged."""
+    """One of the sets that lie in memory (info.FOLDERS do not).
+
+    Raises DataError when the files are not there and cannot be downloaded, or are damaged.
+    """
     info = INFO[name]
     prepare(name, root)
     root = root.expanduser().absolute()
@@ -44,5 +51,5 @@ def load(name: str, root: Path) -> Images:
     elif name in ("mnist", "fashion_mnist"):
         parts = idx.read(name, root, info)
     else:
-        parts = cifar.read(name, root, info)
+        parts = cifar.read(CIFAR[name], root, info)
     return Images(*parts, info)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hidden_subnet import claims, owners, record
 from hidden_subnet.config import Config
-from hidden_subnet.data.info import INFO
+from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import projection
 from hidden_subnet.models.plan import plan
 from hidden_subnet.report.console import count, make_console, say
@@ -78,7 +78,7 @@ def planned(configs: Sequence[Config]) -> list[Planned]:
 
 def weights(config: Config) -> int:
     """Weights of the network, all of which a mask covers where the method has one; no layer has a bias."""
-    info = INFO[config.data.name.name]
+    info = info_of(config.data)
     sizes = plan(config.model.name.name, config.model.width, info.shape, info.classes)
     total, channels = 0, info.shape[0]
     for width in sizes.pairs:
@@ -110,7 +110,8 @@ def estimate(what: dict[str, Any], known: dict[Kind, dict[int, list[float]]]) ->
 
 
 def _kind(what: dict[str, Any]) -> Kind:
-    return tuple(dig(what, path) for path in ("data.name", "model.name", "model.width", "method.name"))
+    data = ("data.name", "data.fraction", "data.one_batch", "data.pad", "data.size", "data.found.digest")
+    return tuple(dig(what, path) for path in (*data, "model.name", "model.width", "method.name"))
 
 
 def _epochs(what: dict[str, Any]) -> int:

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.config import Config, as_dict, from_dict, to_config
+from hidden_subnet.dataset import counted
 from hidden_subnet.pretrained import pinned
 from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
@@ -28,7 +29,7 @@ def to_checked_config(composed: DictConfig) -> Config:
     """Convert and check what Hydra composed. Raises ConfigError with one line."""
     _drop_hydra(composed)
     try:
-        config = to_config(composed)
+        config = counted(to_config(composed))
     except (AttributeError, OmegaConfBaseException) as error:  # a key added with + that no dataclass has, or ~model
         raise ConfigError(one_line(error)) from None
     check(config)
@@ -56,6 +57,7 @@ class Composer:
         config = self._assembled(overrides)
         if config is None:
             return compose_job(self.context, self.master, overrides)
+        config = counted(config)
         check(config)
         config = pinned(config)
         refuse_in_sweep(config)

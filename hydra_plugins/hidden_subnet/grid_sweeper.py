@@ -26,6 +26,7 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
 from hydra_plugins.hidden_subnet.compose import Composer
+from hydra_plugins.hidden_subnet.options import refuse_names
 from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
 
@@ -121,6 +122,7 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
     keys = {override.get_key_element().lstrip("+~") for override in given}
     jobs: dict[tuple[str, ...], None] = {}
     for grid in preset:
+        refuse_names(f"{key}={_values(value)}" for key, value in grid.items())
         lines = [f"{key}={_values(value)}" for key, value in grid.items() if key not in keys]
         axes = [_axis(override) for override in [*parser.parse_overrides(lines), *given]]
         jobs |= dict.fromkeys(itertools.product(*axes))

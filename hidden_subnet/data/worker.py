@@ -1,0 +1,55 @@
+"""A process that reads images: it lives as long as its run, and leaves signals to it."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+"""Ctrl-C and Slurm reach every process of a run, which saves and stops on them: until then it needs its workers."""
+
+PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Within it new processes begin with the signals blocked; what comes for this one waits for the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def multiprocessing_context() -> str | None:
+    # A worker of a fork server would not be this process's child, and not notice its death.
+    return "fork" if sys.platform == "linux" else None
+
+
+def begin_worker() -> Callable[[int], None]:
+    """What a DataLoader of this process calls in each of its workers."""
+    return partial(_begin, os.getpid())
+
+
+def _begin(parent: int, number: int) -> None:
+    if sys.platform != "linux":  # it notices the death of its parent after 5 s at most
+        for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(each, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that
+        os._exit(1)
+    threading.Thread(target=_obey, args=(parent,), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    """End when the parent says so; Slurm and terminals are not heard."""
+    if sys.platform == "linux":
+        while True:
+            if signal.sigwaitinfo(SIGNALS).si_pid == parent:
+                os._exit(0)
