@@ -59,7 +59,7 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         # A resumed run keeps its number: sums over 1 and over 2 threads differ in the last bit.
         torch.set_num_threads(threads)
     parts, untrained = _prepare(config, folder, device)
-    if parts.method.trains == "nothing":
+    if parts.course.method.trains == "nothing":
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
         hooks.on_row(row)
@@ -84,8 +84,8 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
     model.to(device)
     test = EvaluationBatches(images.test, images.test_labels, images.info, device)
     unpruned = evaluate(model, test, device)
-    method = put_masks(model, config)
-    first_mask = None if method.rule is None else evaluate(model, test, device)
+    course = put_masks(model, config)
+    first_mask = None if not course.method.masks else evaluate(model, test, device)
     kept, held = split(len(images.train), config.data.validation, seed_of(config, "split"))
     data = config.data
     train = Batches(
@@ -100,7 +100,7 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
     validation = None
     if len(held):
         validation = EvaluationBatches(images.train[held], images.train_labels[held], images.info, device)
-    parts = Parts(config, folder, model, method, device, train, validation, test, parameters, weights)
+    parts = Parts(config, folder, model, course, device, train, validation, test, parameters, weights)
     return parts, {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
 
 
@@ -110,6 +110,7 @@ def _test_last_and_best(
     """Both as result.json has them, and whether the last has collapsed; leaves the model as at the best epoch."""
     row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
+    parts.course.before_evaluation(progress.epoch)
     checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": trained_state(parts.model)})
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     last = {
@@ -125,6 +126,7 @@ def _test_last_and_best(
         return last, last, collapse
     best = checkpoints.load(folder / record.BEST, parts.device)
     load_trained(parts.model, best["trained"])
+    parts.course.before_evaluation(best["epoch"])
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     best = {"epoch": best["epoch"], "train": best["train"], "validation": best["validation"], "test": test}
     return last, best, collapse

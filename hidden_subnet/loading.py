@@ -33,13 +33,15 @@ def load(run: str | Path, which: Which = "last") -> nn.Module:
             f"torch {torch.__version__} draws other random weights from the seed than torch "
             f"{result['environment']['torch']}, with which {folder.name} was run: load it with that version"
         )
-    method = put_masks(model, config)
-    if method.trains != "nothing":
+    course = put_masks(model, config)
+    if course.method.trains != "nothing":
         if which == "best" and result["best"] is None:
             raise ValueError(
                 f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'"
             )
-        load_trained(model, checkpoints.load(folder / "checkpoints" / f"{which}.ckpt")["trained"])
+        state = checkpoints.load(folder / "checkpoints" / f"{which}.ckpt")
+        load_trained(model, state["trained"])
+        course.before_evaluation(state["epoch"])  # the best epoch's mask may be another than the last's
     bake(model)
     return model.requires_grad_(False).eval()
 
