@@ -129,10 +129,7 @@ def keep_largest(
     the rest the largest, whichever layer they are in. Among equal ones the highest index in `flat` is kept.
     """
     if flat.device.type != "cpu":
-        # No host synchronisation: whether a floor is needed is not asked.
-        for part, floor in zip(_parts(flat, sizes), floors, strict=True):
-            part.masked_fill_(topk_mask(part, floor), torch.inf)
-        return out.copy_(topk_mask(flat, keep))
+        return out.copy_(largest_on_device(flat, sizes, keep, floors))
     _select_into(out, flat, keep, scratch)
     while True:
         # A layer below its floor has that much set aside, which raises the threshold for the others: look again.
@@ -146,6 +143,13 @@ def keep_largest(
         for part, floor in poor:
             part.masked_fill_(topk_mask(part, floor, scratch), torch.inf)
         _select_into(out, flat, keep, scratch)
+
+
+def largest_on_device(flat: Tensor, sizes: Sequence[int], keep: int, floors: Sequence[int]) -> Tensor:
+    """The same without a host synchronisation: whether a floor is needed is not asked."""
+    for part, floor in zip(_parts(flat, sizes), floors, strict=True):
+        part.masked_fill_(topk_mask(part, floor), torch.inf)
+    return topk_mask(flat, keep)
 
 
 def _select_into(out: Tensor, flat: Tensor, keep: int, scratch: Scratch) -> None:
