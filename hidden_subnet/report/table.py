@@ -39,6 +39,16 @@ class Line:
     """"done", or a count of each state that occurs, as in "2 done, 1 failed"; then ", 1 collapsed" of those done."""
 
     @property
+    def rate(self) -> float | None:
+        """Where it stands on the axis of rates: the prune rate, or the fraction that a method without one removed.
+
+        None where nothing was removed: a dense network.
+        """
+        if self.prune_rate is None and self.density is not None and self.density < 1:
+            return 1 - self.density
+        return self.prune_rate
+
+    @property
     def n(self) -> int:
         return len(self.accuracies)
 
