@@ -298,3 +298,27 @@ def test_dnw_begins_with_the_random_weights() -> None:
     put_masks(model, config)
     for path, layer in masked_layers(model):
         assert torch.equal(layer.scores, before[path])
+
+
+@pytest.mark.parametrize("pruning", list(PruningName), ids=lambda pruning: pruning.name)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("random", "sampled")])
+def test_a_step_never_reads_from_the_device(method: str, pruning: PruningName) -> None:
+    """Tensors on torch's meta device have no values: whatever waits for one (item, nonzero, a branch) raises."""
+    model = build("conv2", 0.25, (1, 8, 8), 10).to("meta")
+    course = put_masks(model, a_config(method, pruning.name))
+    images, labels = torch.empty(4, 1, 8, 8, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    optimizer, steps = optimizer_of(model), itertools.count()
+    for epoch in (0, 8):  # on both sides of a warm-up
+        course.begin_epoch(epoch)
+        for _ in range(2):
+            train_epoch(
+                model,
+                [(images, labels)],
+                optimizer,
+                0.1,
+                Sums("meta"),
+                lambda: None,
+                before_step=lambda: course.before_step(next(steps)),
+                penalty=course.penalty,
+            )
+    assert next(steps) == 4
