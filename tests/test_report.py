@@ -313,6 +313,13 @@ def test_a_setting_that_each_method_has_its_own_default_of_is_no_column(tmp_path
     assert [line.settings for line in lines] == [{"method": name} for name in sorted(METHODS)]
 
 
+def test_the_name_of_a_part_goes_before_its_settings(tmp_path: Path) -> None:
+    for name in PruningName:
+        finish(tmp_path, config(pruning=Pruning(name=name)), 0.9)
+    lines = summarise(read_runs(tmp_path))
+    assert [line.settings for line in lines] == [{"pruning": "global"}, {"pruning": "layerwise"}]
+
+
 def test_names_that_collide_are_kept_whole() -> None:
     assert short_names(["model.name", "train.lr", "init.mode", "method.mode"]) == {
         "model.name": "model",

@@ -88,7 +88,10 @@ def varying(flats: Sequence[dict[str, Any]]) -> list[str]:
     A setting that follows from those before it is left out: train.lr where each method has its own default.
     """
     shown = [path for path in ALWAYS if len({flat.get(path) for flat in flats}) > 1]
-    others = sorted({path for flat in flats for path in flat} - set(ALWAYS))
+    # Names first: what else goes with pruning=global says less than that.
+    others = sorted(
+        {path for flat in flats for path in flat} - set(ALWAYS), key=lambda path: (path[-5:] != ".name", path)
+    )
     for path in others:
         if not path.startswith(NOT_SHOWN) and _classes(flats, [*shown, path]) > _classes(flats, shown):
             shown.append(path)
