@@ -4,11 +4,25 @@ import math
 from collections.abc import Iterator
 
 from hidden_subnet.check_data import data_problems
-from hidden_subnet.config import METHODS, UNMASKED, Config, Fan, OptimizerName, Scale, ScheduleName
+from hidden_subnet.config import (
+    METHODS,
+    Config,
+    Dnw,
+    Fan,
+    OptimizerName,
+    Random,
+    RandomTrained,
+    Sampled,
+    Scale,
+    ScheduleName,
+    WarmupThenPrune,
+)
 from hidden_subnet.dataset import info_of
+from hidden_subnet.identity import has_rate
 from hidden_subnet.models.plan import plan
 
 FIXED_FAN = ("xavier_normal", "xavier_constant", "standard")
+REFERENCE_SCALES = ("signed_constant", "unsigned_constant", "kaiming_normal")
 
 
 class ConfigError(ValueError):
@@ -34,6 +48,9 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"claim.silent_seconds={config.claim.silent_seconds:g}: must be 1 second to a day (86400)"
     yield from _training(config)
     yield from _parts(config)
+    yield from _scale(config)
+    yield from _method(config)
+    yield from _pruning(config)
     try:
         info = info_of(config.data)
         plan(config.model.name.name, config.model.width, info.shape, info.classes)
@@ -49,16 +66,6 @@ def _parts(config: Config) -> Iterator[str]:
     init = config.init
     if init.mode is not Fan.fan_in and init.name.name in FIXED_FAN:
         yield f"init.mode={init.mode.name}: init={init.name.name} fixes its own fan; leave init.mode away"
-    if init.scale is Scale.density and init.name.name == "standard":
-        yield (
-            "init.scale=density: init=standard is torch's own default and has no scale; "
-            "choose init.scale=none or another init"
-        )
-    if init.scale is Scale.density and isinstance(config.method, UNMASKED):
-        yield (
-            f"init.scale=density: method={config.method.name} removes no weights, so there is nothing to scale by; "
-            "choose none"
-        )
     yield from data_problems(config)
     seeds = config.seeds
     for name, seed in [
@@ -74,6 +81,75 @@ def _parts(config: Config) -> Iterator[str]:
         yield f"checkpoint.minutes={config.checkpoint.minutes:g}: must be 0 or larger"
     if config.checkpoint.every < 0:
         yield f"checkpoint.every={config.checkpoint.every}: must be a number of epochs; 0 keeps first, best and last"
+
+
+def _scale(config: Config) -> Iterator[str]:
+    init, scale = config.init, config.init.scale
+    if scale is Scale.none:
+        return
+    if scale is Scale.density and init.name.name == "standard":
+        yield (
+            "init.scale=density: init=standard is torch's own default and has no scale; "
+            "choose init.scale=none or another init"
+        )
+    if scale is Scale.reference and init.name.name not in REFERENCE_SCALES:
+        yield (
+            f"init.scale=reference: the authors' code leaves init={init.name.name} unscaled; "
+            f"choose init.scale=none, or init={' or init='.join(REFERENCE_SCALES)}"
+        )
+    if not has_rate(config.method):
+        why = "has no prune rate" if isinstance(config.method, Sampled) else "removes no weights"
+        yield (
+            f"init.scale={scale.name}: method={config.method.name} {why}, so there is nothing to scale by; "
+            "choose init.scale=none"
+        )
+    elif scale is Scale.reference and float(f"{config.prune_rate:.12g}") == 0:
+        yield (
+            f"init.scale=reference: divides by sqrt(prune_rate), which is 0 for prune_rate={config.prune_rate:g}; "
+            "choose another rate, or init.scale=none"
+        )
+
+
+def _method(config: Config) -> Iterator[str]:
+    method = config.method
+    if isinstance(method, Sampled):
+        if not (math.isfinite(method.penalty) and method.penalty >= 0):
+            yield f"method.penalty={method.penalty:g}: must be 0 or larger"
+        if not math.isfinite(method.score_constant):
+            yield f"method.score_constant={method.score_constant:g}: must be a number; sigmoid of it is kept at first"
+    if isinstance(method, WarmupThenPrune) and not 1 <= method.weight_epochs < config.train.epochs:
+        yield (
+            f"method.weight_epochs={method.weight_epochs}: must be at least 1 and below "
+            f"train.epochs={config.train.epochs}, so that both the weights and then the scores train"
+        )
+    if isinstance(method, Dnw) and "constant" in config.init.name.name:
+        yield (
+            f"init={config.init.name.name}: method=dnw keeps the weights of largest magnitude, and here all of a layer "
+            "have the same; choose init=kaiming_normal"
+        )
+
+
+def _pruning(config: Config) -> Iterator[str]:
+    pruning, method = config.pruning, config.method
+    if not 0 <= pruning.floor <= 1:
+        yield f"pruning.floor={pruning.floor:g}: must be 0 to 1, the fraction of its fair share that a layer keeps"
+    if not 0 <= pruning.start_rate < 1:
+        yield f"pruning.start_rate={pruning.start_rate:g}: the fraction removed at first must be 0 or larger, below 1"
+    if pruning.ramp_epochs < 0:
+        yield f"pruning.ramp_epochs={pruning.ramp_epochs}: must be 0 (no ramp) or larger"
+    if pruning.ramp_epochs and has_rate(method) and not isinstance(method, Random | RandomTrained):
+        dense = method.weight_epochs if isinstance(method, WarmupThenPrune) else 0
+        if dense + pruning.ramp_epochs >= config.train.epochs:
+            after = f" after method.weight_epochs={dense}" if dense else ""
+            yield (
+                f"pruning.ramp_epochs={pruning.ramp_epochs}{after}: must end before "
+                f"train.epochs={config.train.epochs}, so that an epoch is trained at prune_rate"
+            )
+        if pruning.start_rate > config.prune_rate:
+            yield (
+                f"pruning.start_rate={pruning.start_rate:g}: is above prune_rate={config.prune_rate:g}, "
+                "to which the ramp rises"
+            )
 
 
 def _training(config: Config) -> Iterator[str]:

@@ -32,7 +32,7 @@ InitName = Enum(
     },
 )
 Fan = Enum("Fan", {"fan_in": "fan_in", "fan_out": "fan_out"})
-Scale = Enum("Scale", {"none": "none", "density": "density"})
+Scale = Enum("Scale", {"none": "none", "density": "density", "reference": "reference"})
 DataName = Enum(
     "DataName",
     {
@@ -47,7 +47,9 @@ DataName = Enum(
         "tiny_imagenet": "tiny_imagenet",
     },
 )
-PruningName = Enum("PruningName", {"layerwise": "layerwise"})
+PruningName = Enum("PruningName", {"layerwise": "layerwise", "global": "global"})
+Evaluation = Enum("Evaluation", {"sample": "sample", "threshold": "threshold", "mean": "mean"})
+ScoreInit = Enum("ScoreInit", {"uniform": "uniform", "constant": "constant"})
 OptimizerName = Enum("OptimizerName", {"sgd": "sgd", "adam": "adam"})
 ScheduleName = Enum("ScheduleName", {"cosine": "cosine", "constant": "constant", "multistep": "multistep"})
 TrackerName = Enum("TrackerName", {"wandb": "wandb", "tensorboard": "tensorboard", "both": "both", "none": "none"})
@@ -69,7 +71,10 @@ class Init:
     mode: Fan = Fan.fan_in
     """Which fan sets the variance; the Xavier rules and `standard` fix their own."""
     scale: Scale = Scale.none
-    """density: the standard deviation is divided by sqrt(1 - prune_rate), so that a pruned layer keeps its scale."""
+    """density: the standard deviation is divided by sqrt(1 - prune_rate), so that a pruned layer keeps its scale.
+
+    reference: by sqrt(prune_rate), as the authors' code does, where the rate is upside down; only to reproduce it.
+    """
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,6 +119,11 @@ class Data:
 @dataclass(kw_only=True, slots=True)
 class Pruning:
     name: PruningName = MISSING
+    floor: float = 0.1
+    """global: every layer keeps at least this fraction of what `layerwise` would keep of it, and one weight."""
+    ramp_epochs: int = 0
+    """Epochs over which the rate rises from start_rate to prune_rate, as a cubic; 0: prune_rate from the first."""
+    start_rate: float = 0.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -143,7 +153,46 @@ class LastLayer(Method):
     name: str = "last_layer"
 
 
-METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "dense": Dense, "random": Random, "last_layer": LastLayer}
+@dataclass(kw_only=True, slots=True)
+class Sampled(Method):
+    name: str = "sampled"
+    evaluation: Evaluation = Evaluation.sample
+    """What is measured: a mask drawn for each evaluation, sigmoid(score) > 1/2, or weight * sigmoid(score)."""
+    score_init: ScoreInit = ScoreInit.uniform
+    """uniform: within 1/sqrt(fan_in), as the authors' code."""
+    score_constant: float = 0.0
+    """constant: the first score of every weight; 0 keeps half of them, 2 keeps 88 %."""
+    penalty: float = 0.0
+    """Times the expected number of kept weights, added to the loss: drives the density down."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RandomTrained(Method):
+    name: str = "random_trained"
+
+
+@dataclass(kw_only=True, slots=True)
+class Dnw(Method):
+    name: str = "dnw"
+
+
+@dataclass(kw_only=True, slots=True)
+class WarmupThenPrune(Method):
+    name: str = "warmup_then_prune"
+    weight_epochs: int = 6
+    """Epochs in which the weights train and nothing is removed; then they freeze and the scores train."""
+
+
+METHODS: dict[str, type[Method]] = {
+    "edge_popup": EdgePopup,
+    "sampled": Sampled,
+    "dense": Dense,
+    "random": Random,
+    "random_trained": RandomTrained,
+    "dnw": Dnw,
+    "warmup_then_prune": WarmupThenPrune,
+    "last_layer": LastLayer,
+}
 UNMASKED = (Dense, LastLayer)
 """Methods that remove no weights: a prune rate, scores and a scale for them mean nothing there."""
 

@@ -83,9 +83,11 @@ def measure_untrained(parts: Parts, draws: int) -> dict[str, list[float]]:
         found[name] = []
         for draw in range(draws if is_random else 1):
             change(parts.model, parts.config, derive(seed_of(parts.config, "weights"), "control", draw))
+            parts.course.before_evaluation(parts.config.train.epochs)  # the threshold, where it is of all layers
             refresh_norms(parts.model, (images for images, _ in parts.train.epoch(0, 0)))
             found[name].append(evaluate(parts.model, parts.test, parts.device).top1)
             parts.model.load_state_dict(kept)
+            parts.course.before_evaluation(parts.config.train.epochs)
     return found
 
 

@@ -63,14 +63,15 @@ def rebuilt(folder: Path, device: Device, root: str | None = None) -> Iterator[t
 
 def load_checkpoint(parts: Parts, result: dict[str, Any], which: Which) -> int:
     """Bring `parts.model` to a checkpoint of its run; returns the epoch, and raises ValueError if it is another's."""
-    state = read_checkpoint(parts.folder, which, parts.config, parts.method)
+    state = read_checkpoint(parts.folder, which, parts.config, parts.course.method)
     if state is None:
         return 0
     try:
         load_trained(parts.model, state["trained"])
     except ValueError as error:
         raise ValueError(f"{parts.folder / 'checkpoints' / record.checkpoint_name(which)}: {error}") from None
-    if not weights_from_seed(parts.config) and parts.method.trains != "weights":
+    parts.course.before_evaluation(int(state["epoch"]))
+    if not weights_from_seed(parts.config) and parts.course.method.trains not in ("weights", "both"):
         require_its_weights(parts.folder, result, weights_digest(parts.model))
     return int(state["epoch"])
 
@@ -90,7 +91,7 @@ def measure(parts: Parts, result: dict[str, Any], kept: Sequence[Which]) -> list
 
 def checkpoints_of(parts: Parts, result: dict[str, Any]) -> list[Which]:
     """Those that every run keeps; one where nothing was trained."""
-    if parts.method.trains == "nothing":
+    if parts.course.method.trains == "nothing":
         return ["last"]
     return ["first", "last"] if result["best"] is None else ["first", "best", "last"]
 

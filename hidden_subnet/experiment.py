@@ -67,7 +67,7 @@ def _run(
     parts, untrained = parts_of(config, folder, device, feed)
     if parts.pretrained and not saved:
         hooks.say(f"pretrained={config.pretrained}: {parts.pretrained.told()}")
-    if parts.method.trains == "nothing":
+    if parts.course.method.trains == "nothing":
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
         hooks.on_row(row)
@@ -95,13 +95,13 @@ def parts_of(config: Config, folder: Path, device: str, feed: Feed) -> tuple[Par
     weights, parameters = weights_digest(model), count_parameters(model)
     model.to(device)
     unpruned = evaluate(model, feed.test, device)
-    method = put_masks(model, config)
-    first_mask = None if method.rule is None else evaluate(model, feed.test, device)
+    course = put_masks(model, config)
+    first_mask = None if not course.method.masks else evaluate(model, feed.test, device)
     parts = Parts(
         config,
         folder,
         model,
-        method,
+        course,
         device,
         feed.train,
         feed.validation,
@@ -119,6 +119,7 @@ def _test_last_and_best(
     """Both as result.json has them, and whether the last has collapsed; leaves the model as at the best epoch."""
     row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
+    parts.course.before_evaluation(progress.epoch)
     checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": parts.state()})
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     last = {
@@ -134,6 +135,7 @@ def _test_last_and_best(
         return last, last, collapse
     best = checkpoints.load(folder / record.BEST, parts.device)
     load_trained(parts.model, best["trained"])
+    parts.course.before_evaluation(best["epoch"])
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     best = {"epoch": best["epoch"], "train": best["train"], "validation": best["validation"], "test": test}
     return last, best, collapse

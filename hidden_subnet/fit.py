@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.config import Config
+from hidden_subnet.course import Course
 from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
-from hidden_subnet.methods.method import Method
 from hidden_subnet.optimizers import make_optimizer
 from hidden_subnet.schedules import learning_rate
 from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state, weights_from_seed
@@ -69,7 +69,7 @@ class Parts:
     config: Config
     folder: Path
     model: nn.Module
-    method: Method
+    course: Course
     device: str
     train: TrainingImages
     validation: EvaluationImages | None
@@ -86,7 +86,7 @@ class Parts:
 
 
 def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, hooks: Hooks) -> Progress:
-    train, model, folder = parts.config.train, parts.model, parts.folder
+    train, model, folder, course = parts.config.train, parts.model, parts.folder, parts.course
     optimizer = make_optimizer(model, train)
     progress = Progress(Sums(parts.device))
     if saved is not None:
@@ -131,7 +131,17 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
         for group in optimizer.param_groups:
             group["lr"] = lr
         batches = parts.train.epoch(seed_of(parts.config, "data"), progress.epoch, start=progress.batch)
-        train_epoch(model, batches, optimizer, train.label_smoothing, progress.sums, after_step)
+        course.begin_epoch(progress.epoch)
+        train_epoch(
+            model,
+            batches,
+            optimizer,
+            train.label_smoothing,
+            progress.sums,
+            after_step,
+            before_step=lambda: course.before_step(progress.step),
+            penalty=course.penalty,
+        )
         row = _finish_epoch(parts, progress, lr, epoch_at)
         record.append_row(folder, row)
         hooks.on_row(row)
@@ -148,10 +158,12 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
             f"the training diverged in epoch {progress.epoch + 1} (loss {trained.loss:g}"
             f"{'' if finite else ', what is trained is not finite'}); try a train.lr below {lr:g}"
         )
+    epoch = progress.epoch + 1
+    parts.course.before_evaluation(epoch)
     validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
     masks = current_masks(parts.model)
-    epoch = progress.epoch + 1
-    if validation is not None and (key := (validation.top1, -validation.loss)) > progress.best_key:
+    rated = epoch >= parts.course.first_best
+    if validation is not None and rated and (key := (validation.top1, -validation.loss)) > progress.best_key:
         progress.best_epoch, progress.best_key = epoch, key
         checkpoints.save(
             parts.folder / "checkpoints" / record.BEST,
@@ -173,6 +185,7 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
         **_named("train", trained),
         **(_named("validation", validation) if validation else {}),
         **_of_masks(parts, masks, progress.masks),
+        **parts.course.measured(),
         "seconds": seconds,
         "images_per_second": parts.train.images_in_epoch / seconds,
     }
@@ -186,7 +199,7 @@ def first_row(parts: Parts, untrained: dict[str, Any]) -> Row:
     first = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
     under = untrained["first_mask"] or untrained["unpruned"]
     named = _named("validation", first) if first else {f"test/{key}": value for key, value in under.items()}
-    return {"epoch": 0, "step": 0, **named, **_of_masks(parts, current_masks(parts.model))}
+    return {"epoch": 0, "step": 0, **named, **_of_masks(parts, current_masks(parts.model)), **parts.course.measured()}
 
 
 def densities(parts: Parts, masks: dict[str, Tensor]) -> Row:

@@ -10,7 +10,22 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from hidden_subnet.config import UNMASKED, Config, Data, OptimizerName, Random, ScheduleName, as_dict, normalised
+from hidden_subnet.config import (
+    UNMASKED,
+    Config,
+    Data,
+    Dnw,
+    Method,
+    OptimizerName,
+    PruningName,
+    Random,
+    RandomTrained,
+    Sampled,
+    ScheduleName,
+    ScoreInit,
+    as_dict,
+    normalised,
+)
 
 SCHEMA = 1
 WITHOUT_VECTORS = {"fc", "conv2", "conv4", "conv6", "conv8"}
@@ -28,6 +43,11 @@ def seed_of(config: Config, stream: str) -> int:
     return config.seed if own is None else own
 
 
+def has_rate(method: Method) -> bool:
+    """Whether prune_rate and pruning have a part in it; what `sampled` keeps is an outcome."""
+    return not isinstance(method, (*UNMASKED, Sampled))
+
+
 def projection(config: Config) -> dict[str, Any]:
     """What makes two runs the same run: no operational setting, and none that the method does not use."""
     config = normalised(config)
@@ -39,17 +59,17 @@ def projection(config: Config) -> dict[str, Any]:
         "model": settings["model"],
         "init": settings["init"],
         "data": data,
-        "method": settings["method"],
+        "method": _method(config.method, settings["method"]),
         "seeds": seeds,
     }
     if config.pretrained_sha256 is not None:
         what["pretrained"] = config.pretrained_sha256
     if config.data.validation == 0 and not {"fraction", "one_batch"} & data.keys():
         del seeds["split"]
-    if isinstance(config.method, UNMASKED):
+    if isinstance(config.method, (*UNMASKED, Dnw)):
         del seeds["scores"]
-    else:
-        what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
+    if has_rate(config.method):
+        what |= {"pruning": _pruning(config, settings["pruning"]), "prune_rate": config.prune_rate}
     if isinstance(config.method, Random):
         del seeds["data"]
     else:
@@ -67,6 +87,20 @@ def _data(config: Config, data: dict[str, Any]) -> dict[str, Any]:
     if isinstance(config.method, Random):
         unused = (*augmentation, "fraction", "one_batch")
     return {key: value for key, value in what.items() if key not in unused}
+
+
+def _method(method: Method, settings: dict[str, Any]) -> dict[str, Any]:
+    constant = isinstance(method, Sampled) and method.score_init is ScoreInit.constant
+    return {key: value for key, value in settings.items() if key != "score_constant" or constant}
+
+
+def _pruning(config: Config, pruning: dict[str, Any]) -> dict[str, Any]:
+    unused = set()
+    if config.pruning.name is PruningName.layerwise:
+        unused |= {"floor"}
+    if config.pruning.ramp_epochs == 0 or isinstance(config.method, Random | RandomTrained):
+        unused |= {"ramp_epochs", "start_rate"}
+    return {key: value for key, value in pruning.items() if key not in unused}
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +126,9 @@ def slug(config: Config) -> str:
     words += [config.method.name, config.init.name.name]
     if config.pretrained_sha256 is not None:
         words.append("pretrained")
-    if not isinstance(config.method, UNMASKED):
+    if has_rate(config.method):
+        if config.pruning.name is not PruningName.layerwise:
+            words.append(config.pruning.name.name)
         words.append(f"pr{config.prune_rate:g}")
     # From the projection, so that one run has one name: seed=3, or the four streams set to 3.
     seeds = projection(config)["seeds"].values()

@@ -32,10 +32,11 @@ def load(run: str | Path, which: Which = "last") -> nn.Module:
     assert result is not None
     if weights_from_seed(config):
         require_its_weights(folder, result, weights_digest(model))
-    method = put_masks(model, config)
-    if (state := read_checkpoint(folder, which, config, method)) is not None:
+    course = put_masks(model, config)
+    if (state := read_checkpoint(folder, which, config, course.method)) is not None:
         load_trained(model, state["trained"])
-    if not weights_from_seed(config) and method.trains != "weights":
+        course.before_evaluation(state["epoch"])  # the best epoch's mask may be another than the last's
+    if not weights_from_seed(config) and course.method.trains not in ("weights", "both"):
         require_its_weights(folder, result, weights_digest(model))
     bake(model)
     return model.requires_grad_(False).eval()

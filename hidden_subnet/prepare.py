@@ -6,6 +6,7 @@ from pathlib import Path
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hidden_subnet.data.load import prepare as prepare_data
+from hidden_subnet.dataset import info_of
 from hidden_subnet.experiment import choose_device
 from hidden_subnet.subnetwork import bare_network
 from hidden_subnet.weights import load_weights
@@ -28,7 +29,8 @@ def prepare(configs: list[Config]) -> None:
 def _refuse_weights_that_do_not_fit(configs: list[Config]) -> None:
     tried = set()
     for config in configs:
-        what = (config.pretrained_sha256, config.model.name, config.model.width, config.data.name)
+        info = info_of(config.data)
+        what = (config.pretrained_sha256, config.model.name, config.model.width, info.shape, info.classes)
         if config.pretrained is None or what in tried:
             continue
         tried.add(what)

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the epoch (counted from 0), set once at the start of each."""
+"""Learning rate and prune rate as pure functions of the epoch (counted from 0), set once at the start of each."""
 
 import math
 from collections.abc import Sequence
@@ -25,3 +25,10 @@ def learning_rate(
     if schedule == "multistep":
         return lr * gamma ** sum(epoch >= mark for mark in milestones)
     return lr
+
+
+def prune_rate_at(epoch: int, *, prune_rate: float, start_rate: float, ramp_epochs: int) -> float:
+    """Cubic from `start_rate` in epoch 0 to `prune_rate` from epoch `ramp_epochs` on (Zhu and Gupta 2017, eq. 1)."""
+    if epoch >= ramp_epochs:
+        return prune_rate
+    return prune_rate + (start_rate - prune_rate) * (1 - epoch / ramp_epochs) ** 3

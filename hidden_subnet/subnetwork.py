@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from hidden_subnet.config import Config, Scale
+from hidden_subnet.course import Course, masked_course, plain_course
 from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import seed_of
 from hidden_subnet.inits import fill
-from hidden_subnet.layers import fill_scores, mask_layers, masked_layers
-from hidden_subnet.masks import Scratch, kept_count
-from hidden_subnet.methods.method import Method
+from hidden_subnet.layers import mask_layers, masked_layers
+from hidden_subnet.masks import Scratch
+from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.methods.table import METHODS
 from hidden_subnet.models.build import build
 from hidden_subnet.weights import differences
@@ -32,24 +33,28 @@ def random_network(config: Config) -> nn.Module:
 
 def draw_weights(model: nn.Module, config: Config, seed: int) -> None:
     """Fill `model`, masked or not, with weights from `seed` by the config's init."""
-    scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
-    fill(model, config.init.name.name, config.init.mode.name, scale, seed)
+    # The authors' scale has the rate upside down.
+    kept = {Scale.none: 1.0, Scale.density: 1 - config.prune_rate, Scale.reference: config.prune_rate}
+    fill(model, config.init.name.name, config.init.mode.name, kept[config.init.scale] ** -0.5, seed)
 
 
-def put_masks(model: nn.Module, config: Config) -> Method:
+def put_masks(model: nn.Module, config: Config) -> Course:
     """Turn `model` into what the config's method trains, in place; only what may change requires a gradient."""
     method = METHODS[config.method.name]
-    if method.rule is None:
+    if not method.masks:
         model.requires_grad_(method.trains == "weights" and not method.only_last_layer)
         if method.only_last_layer:
             last_layer(model).requires_grad_(True)
-        return method
-    rule, scratch = method.rule, Scratch()
-    mask_layers(model, lambda n: rule(kept_count(n, config.prune_rate), scratch))
-    fill_scores(model, seed_of(config, "scores"), method.stream)
+        return plain_course(method)
+    mask_layers(model, lambda n: TopKRule(n, Scratch()))  # the course gives each its own
     if method.trains == "nothing":
         model.requires_grad_(False)
-    return method
+    elif method.trains == "weights":
+        model.requires_grad_(True)
+    for _, layer in masked_layers(model):
+        layer.weight.requires_grad_(method.trains in ("weights", "both"))
+        layer.scores.requires_grad_(method.trains in ("scores", "both"))
+    return masked_course(model, config, method)
 
 
 def last_layer(model: nn.Module) -> nn.Module:

@@ -64,14 +64,20 @@ def train_epoch(
     label_smoothing: float,
     sums: Sums,
     after_step: Callable[[], None],
+    before_step: Callable[[], None] = lambda: None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> None:
-    """One pass over `batches`, adding to `sums`; `after_step` may raise to stop at a step's boundary."""
+    """One pass over `batches`, adding to `sums`; `after_step` may raise to stop at a step's boundary.
+
+    The `penalty` is trained on with the loss, and not part of the loss that `sums` adds up.
+    """
     model.train()
     for images, labels in batches:
+        before_step()
         logits = model(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         sums.add(loss, logits, labels)
         after_step()

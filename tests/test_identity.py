@@ -21,23 +21,28 @@ from hidden_subnet.config import (
     Data,
     DataName,
     Device,
+    Evaluation,
     Fan,
     Found,
     Init,
     InitName,
+    Method,
     Model,
     ModelName,
     OnError,
     OptimizerName,
     Pruning,
     PruningName,
+    Sampled,
     Scale,
     ScheduleName,
+    ScoreInit,
     Seeds,
     Tracker,
     TrackerMode,
     TrackerName,
     Train,
+    WarmupThenPrune,
     as_dict,
     load_config,
 )
@@ -183,7 +188,14 @@ OPERATIONAL: dict[str, Any] = {
 }
 
 # One other value of each setting that makes another run, on a base that uses all of them.
-BASE = {"train.schedule": "multistep", "train.milestones": [5], "seed": 1}
+BASE = {
+    "train.schedule": "multistep",
+    "train.milestones": [5],
+    "seed": 1,
+    "pruning.name": "global",
+    "pruning.ramp_epochs": 2,
+    "pruning.start_rate": 0.1,
+}
 IDENTITY: dict[str, Any] = {
     "model.name": "conv4",
     "model.width": 0.5,
@@ -219,13 +231,16 @@ IDENTITY: dict[str, Any] = {
     "train.label_smoothing": 0.1,
     "pretrained_sha256": "0" * 64,
     "prune_rate": 0.51,
+    "pruning.name": "layerwise",
+    "pruning.floor": 0.2,
+    "pruning.ramp_epochs": 3,
+    "pruning.start_rate": 0.2,
     "seed": 2,
     "seeds.weights": 2,
     "seeds.scores": 2,
     "seeds.data": 2,
     "seeds.split": 2,
 }
-ONE_OPTION = {"pruning.name"}
 # Without a norm layer or a bias in any model, it changes nothing.
 UNUSED = {"train.norm_decay"}
 
@@ -239,7 +254,7 @@ def leaves(settings: dict[str, Any], prefix: str = "") -> list[str]:
 
 def test_every_setting_is_known_to_make_another_run_or_not() -> None:
     config = Config(method=METHODS["edge_popup"]())
-    assert set(leaves(as_dict(config))) == {*OPERATIONAL, *IDENTITY, *ONE_OPTION, *UNUSED}
+    assert set(leaves(as_dict(config))) == {*OPERATIONAL, *IDENTITY, *UNUSED}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -272,6 +287,19 @@ def test_what_a_method_does_not_use_is_no_part_of_its_runs(tmp_path: Path) -> No
     assert same(
         {"method.name": "random"}, {"method.name": "random", "data.crop": 2, "data.flip": True, "seeds.data": 4}
     )
+    for method in ("dense", "sampled"):
+        assert same({"method.name": method}, {"method.name": method, "prune_rate": 0.9, "pruning.name": "global"})
+    ramp = {"pruning.ramp_epochs": 3, "pruning.start_rate": 0.1}
+    for method in ("random", "random_trained"):
+        assert same({"method.name": method}, {"method.name": method, **ramp})
+        assert not same({"method.name": method}, {"method.name": method, "pruning.name": "global"})
+    for method in ("edge_popup", "dnw", "warmup_then_prune"):
+        assert not same({"method.name": method}, {"method.name": method, **ramp})
+        assert same({"method.name": method}, {"method.name": method, "pruning.floor": 0.3, "pruning.start_rate": 0.3})
+    assert same({"method.name": "dnw"}, {"method.name": "dnw", "seeds.scores": 4})
+    assert same({"method.name": "sampled"}, {"method.name": "sampled", "method.score_constant": 1.0})
+    constant = {"method.name": "sampled", "method.score_init": "constant"}
+    assert not same(constant, {**constant, "method.score_constant": 1.0})
     assert same({"data.validation": 0}, {"data.validation": 0, "seeds.split": 4})
 
 
@@ -321,6 +349,17 @@ def test_widths_of_one_name_are_one_network(model: ModelName) -> None:
         assert sizes[0] == sizes[1] == sizes[2], width
 
 
+def random_method(source: random.Random) -> Method:
+    method = METHODS[source.choice(list(METHODS))]()
+    if isinstance(method, Sampled):
+        method.evaluation = source.choice(list(Evaluation))
+        method.score_init = source.choice(list(ScoreInit))
+        method.score_constant, method.penalty = source.choice([0.0, 1.0]), source.choice([0.0, 1e-8])
+    if isinstance(method, WarmupThenPrune):
+        method.weight_epochs = source.choice([3, 6])
+    return method
+
+
 def random_config(source: random.Random) -> Config:
     def one(enum: type[Enum]) -> Any:
         return source.choice(list(enum))
@@ -348,8 +387,13 @@ def random_config(source: random.Random) -> Config:
                 [Found(), Found(classes=2, train=9, test=8, digest="a"), Found(classes=3, train=8, test=9, digest="b")]
             ),
         ),
-        pruning=Pruning(name=one(PruningName)),
-        method=METHODS[source.choice(list(METHODS))](),
+        pruning=Pruning(
+            name=one(PruningName),
+            floor=source.choice([0.0, 0.1]),
+            ramp_epochs=source.choice([0, 3]),
+            start_rate=source.choice([0.0, 0.1]),
+        ),
+        method=random_method(source),
         train=Train(
             epochs=source.choice([1, 15, 100]),
             batch_size=source.choice([32, 64]),
@@ -406,10 +450,15 @@ def test_the_random_configs_touch_every_setting() -> None:
     source = random.Random(0)
     plain = [as_dict(random_config(source)) for _ in range(200)]
 
-    def values(config: dict[str, Any], path: str) -> Any:
+    def values(config: Any, path: str) -> Any:
         for key in path.split("."):
-            config = config[key]
+            config = config.get(key) if isinstance(config, dict) else None
         return config
 
-    fixed = {path for path in leaves(plain[0]) if len({json.dumps(values(config, path)) for config in plain}) == 1}
-    assert fixed == {"pruning.name", "tracker.project", "tracker.entity"}
+    fixed = {
+        path
+        for each in plain
+        for path in leaves(each)
+        if len({json.dumps(values(config, path)) for config in plain}) == 1
+    }
+    assert fixed == {"tracker.project", "tracker.entity"}

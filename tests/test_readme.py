@@ -10,6 +10,7 @@ from torch import nn
 from hidden_subnet.config import Config
 from hidden_subnet.layers import mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
+from hidden_subnet.methods.edge_popup import TopKRule
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -36,20 +37,20 @@ def test_commands_name_settings_that_exist(compose: Callable[..., Config]) -> No
 
 
 def test_the_method_example_works_as_written() -> None:
-    blocks = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "SIGNED" in block]
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "WINNERS" in block]
     assert len(blocks) == 1
     names: dict[str, type] = {}
     exec(blocks[0], names)
     layer = nn.Linear(2, 2, bias=False)
-    mask_layers(layer, lambda n: names["SignedRule"](kept_count(n, 0.5), Scratch()))
+    mask_layers(layer, lambda n: names["WinnersRule"](TopKRule(kept_count(n, 0.5), Scratch())))
     [(_, masked)] = masked_layers(layer)
     masked.weight.detach().copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     masked.scores.detach().copy_(torch.tensor([[-9.0, 0.1], [0.2, -0.3]]))
     effective = masked.effective_weight()
-    assert effective.tolist() == [[0, 2], [3, 0]]
+    assert effective.tolist() == [[1, 0], [0, 4]]
     effective.sum().backward()
     assert masked.scores.grad is not None
-    assert masked.scores.grad.tolist() == [[1, 2], [3, 4]]
+    assert masked.scores.grad.tolist() == [[-1, 0], [0, -4]]
 
 
 def test_what_it_names_is_there() -> None:

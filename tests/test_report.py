@@ -35,6 +35,7 @@ from hidden_subnet.report.figure import draw, half_width
 from hidden_subnet.report.results import COLUMNS, cell, write_results
 from hidden_subnet.report.runs import read_run, read_runs
 from hidden_subnet.report.table import Line, short_names, summarise, table
+from hidden_subnet.trackers.summary import curves
 
 
 def config(method: str = "edge_popup", prune_rate: float = 0.5, seed: int = 0, **parts: Any) -> Config:
@@ -312,6 +313,13 @@ def test_a_setting_that_each_method_has_its_own_default_of_is_no_column(tmp_path
     assert [line.settings for line in lines] == [{"method": name} for name in sorted(METHODS)]
 
 
+def test_the_name_of_a_part_goes_before_its_settings(tmp_path: Path) -> None:
+    for name in PruningName:
+        finish(tmp_path, config(pruning=Pruning(name=name)), 0.9)
+    lines = summarise(read_runs(tmp_path))
+    assert [line.settings for line in lines] == [{"pruning": "global"}, {"pruning": "layerwise"}]
+
+
 def test_names_that_collide_are_kept_whole() -> None:
     assert short_names(["model.name", "train.lr", "init.mode", "method.mode"]) == {
         "model.name": "model",
@@ -512,6 +520,25 @@ def test_any_runs_can_be_drawn(tmp_path: Path, runs: list[tuple[str, float, int,
         png, svg = draw(read_runs(tmp_path), tmp_path / "figure")
     assert png.stat().st_size > 10_000
     assert "test accuracy (%)" in svg_texts(svg)
+
+
+def test_a_method_without_a_rate_stands_at_what_it_removed(tmp_path: Path) -> None:
+    for seed, density in enumerate((0.28, 0.32)):
+        finish(tmp_path, config("sampled", seed=seed), 0.8, density=density)
+        for rate in (0.1, 0.9):
+            finish(tmp_path, config(prune_rate=rate, seed=seed), 0.9)
+    finish(tmp_path, config("dense"), 0.95)
+    lines = {line.settings["method"]: line for line in summarise(read_runs(tmp_path)) if line.prune_rate != 0.9}
+    assert {name: line.rate for name, line in lines.items()} == {
+        "sampled": pytest.approx(0.7),
+        "edge_popup": 0.1,
+        "dense": None,
+    }
+    assert curves(summarise(read_runs(tmp_path)))["sampled"] == ([pytest.approx(0.7)], [80])
+    texts = svg_texts(draw(read_runs(tmp_path), tmp_path / "figure")[1])
+    assert "sampled" in texts  # a band says (n = 2)
+    assert "dense (n = 1)" in texts
+    assert "0.7" not in texts  # ticks are those asked for
 
 
 def test_nothing_is_drawn_where_nothing_is_done(tmp_path: Path) -> None:

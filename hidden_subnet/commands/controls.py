@@ -11,7 +11,7 @@ from rich.table import Table
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.commands.names import DIGITS, find_run
-from hidden_subnet.config import Config, Device
+from hidden_subnet.config import Config, Device, EdgePopup
 from hidden_subnet.controls import measure_untrained, readout_runs, small_dense_runs
 from hidden_subnet.evaluation import load_checkpoint, rebuilt
 from hidden_subnet.identity import folder_name
@@ -35,10 +35,10 @@ def controls(out: Path, names: Sequence[str], draws: int, workers: int | None) -
 
 def _controls(folder: Path, draws: int, workers: int | None, console: Console) -> int:
     with rebuilt(folder, Device.auto) as (parts, result):
-        if parts.method.trains != "scores":
+        if not isinstance(parts.config.method, EdgePopup):
             raise ConfigError(
-                f"{folder.name}: method={parts.config.method.name} learns no scores, so there is no mask to control; "
-                "name a run of method=edge_popup"
+                f"{folder.name}: the controls are those of a mask that edge_popup found; method="
+                f"{parts.config.method.name} finds none by the size of its scores: name a run of method=edge_popup"
             )
         load_checkpoint(parts, result, "last")
         own = evaluate(parts.model, parts.test, parts.device).top1

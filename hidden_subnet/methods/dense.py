@@ -2,4 +2,4 @@
 
 from hidden_subnet.methods.method import Method
 
-DENSE = Method(trains="weights", rule=None)
+DENSE = Method(trains="weights", masks=False)

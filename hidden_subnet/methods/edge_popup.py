@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hidden_subnet.masks import Scratch, select, surplus, topk_mask
-from hidden_subnet.methods.method import Method
+from hidden_subnet.methods.method import Choice, Method
 
 
 class _TopK(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, rule: "TopKRule") -> Tensor:
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, rule: Choice) -> Tensor:
         ctx.save_for_backward(scores, weight)
         ctx.rule = rule
         return rule.apply_mask(scores.detach(), weight.detach(), user=ctx)
@@ -31,8 +31,25 @@ class _TopK(torch.autograd.Function):
         return torch.sign(scores).mul_(weight).mul_(grad), None, None
 
 
+class EdgePopupRule:
+    """edge-popup over whatever choice the budget makes."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+
+    def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
+        effective: Tensor = _TopK.apply(scores, weight, self.choice)  # type: ignore[no-untyped-call]
+        return effective
+
+    def mask(self, scores: Tensor) -> Tensor:
+        return self.choice.mask(scores)
+
+
 class TopKRule:
-    """The rule of one layer, which writes the effective weight of each step into the same memory."""
+    """The choice of K weights in one layer, which writes the effective weight of each step into the same memory.
+
+    By itself it is edge-popup's rule.
+    """
 
     def __init__(self, keep: int, scratch: Scratch) -> None:
         self.keep = keep
@@ -76,4 +93,4 @@ class TopKRule:
         return out
 
 
-EDGE_POPUP = Method(trains="scores", rule=TopKRule)
+EDGE_POPUP = Method(trains="scores", rule=EdgePopupRule)

@@ -2,4 +2,4 @@
 
 from hidden_subnet.methods.method import Method
 
-LAST_LAYER = Method(trains="weights", rule=None, only_last_layer=True)
+LAST_LAYER = Method(trains="weights", masks=False, only_last_layer=True)

@@ -2,18 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
 
 from hidden_subnet.layers import Rule
-from hidden_subnet.masks import Scratch
+
+
+class Choice(Protocol):
+    """Which weights of one layer the budget keeps: K of the layer (TopKRule), or its part of K of the whole network."""
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """Boolean, shaped as `scores`."""
+
+    def apply_mask(self, scores: Tensor, weight: Tensor, user: Any = None) -> Tensor:
+        """`weight` where it is kept, else 0; `user`: the context whose backward pass needs the result until release."""
+
+    def release(self, user: Any) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    trains: Literal["scores", "weights", "nothing"]
-    rule: Callable[[int, Scratch], Rule] | None
-    """(kept weights, scratch) -> a layer's rule from scores and weight to effective weight; None masks nothing."""
-    stream: str = "scores"
-    """The random stream of the first scores."""
+    trains: Literal["scores", "weights", "both", "nothing"]
+    """both: the scores and the weights of masked layers, of which the rule passes the gradient to one at a time."""
+    masks: bool = True
+    rule: Callable[[Choice], Rule] | None = None
+    """A layer's rule from scores and weight to effective weight; None where the prune rate has no part in it."""
+    stream: str | None = "scores"
+    """The random stream of the first scores; None: they begin as the weights."""
+    follows_ramp: bool = True
+    """Whether the mask changes in training, so that pruning.ramp_epochs says how."""
     only_last_layer: bool = False
     """Of the weights, only those of the last conv or linear layer are trained."""

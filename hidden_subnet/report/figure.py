@@ -57,9 +57,9 @@ def draw(runs: Iterable[Run], base: Path, title: str = "") -> list[Path]:
 def plot(lines: Sequence[Line], title: str, below: str) -> Figure:
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    series = _series([line for line in lines if line.prune_rate is not None])
-    constant = [line for line in lines if line.prune_rate is None]
-    rates = sorted({line.prune_rate for line in lines if line.prune_rate is not None})
+    series = _series([line for line in lines if line.rate is not None])
+    constant = [line for line in lines if line.rate is None]
+    rates = sorted({line.rate for line in lines if line.rate is not None})
     for index, members in enumerate(series):
         # Side by side at a single rate, within the margin of 0.05 that it has on each side.
         aside = min(0.008, 0.09 / len(series)) * (index - (len(series) - 1) / 2)
@@ -68,7 +68,8 @@ def plot(lines: Sequence[Line], title: str, below: str) -> Figure:
         _draw_band(axes, line, _band_colour(line, constant, series), index)
     _limits(axes, lines, rates)
     _draw_chance(axes, lines)
-    _rate_axes(axes, rates)
+    asked = sorted({line.prune_rate for line in lines if line.prune_rate is not None})
+    _rate_axes(axes, asked or rates)  # a density that came out would take the room of a tick that was asked for
     axes.set_ylabel("test accuracy (%)")
     axes.grid(axis="y", color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -99,7 +100,7 @@ def _draw_series(axes: Axes, lines: Sequence[Line], index: int, aside: float) ->
     colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     # Twelve series in six colours: the second six are dashed.
     style = "-" if index // len(COLOURS) % 2 == 0 else "--"
-    x = [float(line.prune_rate or 0) + aside for line in lines]
+    x = [float(line.rate or 0) + aside for line in lines]
     means = [100 * float(line.mean or 0) for line in lines]
     halves = [100 * half_width(line.accuracies) for line in lines]
     low = [mean - half for mean, half in zip(means, halves, strict=True)]
@@ -211,10 +212,10 @@ def subtitle(done: Sequence[Run], lines: Sequence[Line]) -> str:
 
 
 def caption(lines: Sequence[Line]) -> str:
-    hollow = " Hollow: collapsed." if any(any(line.collapsed) for line in lines if line.prune_rate is not None) else ""
+    hollow = " Hollow: collapsed." if any(any(line.collapsed) for line in lines if line.rate is not None) else ""
     if max(line.n for line in lines) == 1:
         return "Test accuracy at the last epoch; each point is one run." + hollow
-    if len({line.prune_rate for line in lines} - {None}) == 1:
+    if len({line.rate for line in lines} - {None}) == 1:
         return "Test accuracy at the last epoch. Dots: seeds; bar: mean and its 95 % t-interval." + hollow
     return "Test accuracy at the last epoch. Dots: seeds; line: mean; band: 95 % t-interval of the mean." + hollow
 

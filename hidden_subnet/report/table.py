@@ -39,6 +39,16 @@ class Line:
     """"done", or a count of each state that occurs, as in "2 done, 1 failed"; then ", 1 collapsed" of those done."""
 
     @property
+    def rate(self) -> float | None:
+        """Where it stands on the axis of rates: the prune rate, or the fraction that a method without one removed.
+
+        None where nothing was removed: a dense network.
+        """
+        if self.prune_rate is None and self.density is not None and self.density < 1:
+            return 1 - self.density
+        return self.prune_rate
+
+    @property
     def n(self) -> int:
         return len(self.accuracies)
 
@@ -78,7 +88,10 @@ def varying(flats: Sequence[dict[str, Any]]) -> list[str]:
     A setting that follows from those before it is left out: train.lr where each method has its own default.
     """
     shown = [path for path in ALWAYS if len({flat.get(path) for flat in flats}) > 1]
-    others = sorted({path for flat in flats for path in flat} - set(ALWAYS))
+    # Names first: what else goes with pruning=global says less than that.
+    others = sorted(
+        {path for flat in flats for path in flat} - set(ALWAYS), key=lambda path: (path[-5:] != ".name", path)
+    )
     for path in others:
         if not path.startswith(NOT_SHOWN) and _classes(flats, [*shown, path]) > _classes(flats, shown):
             shown.append(path)

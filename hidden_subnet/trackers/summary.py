@@ -102,11 +102,11 @@ def curves(lines: Sequence[Line]) -> dict[str, tuple[list[float], list[float]]]:
     from hidden_subnet.report.figure import label  # loads matplotlib, which a repeated sweep need not wait for
 
     done = [line for line in lines if line.mean is not None]
-    rates = sorted({line.prune_rate for line in done if line.prune_rate is not None})
+    rates = sorted({line.rate for line in done if line.rate is not None})
     found: dict[str, tuple[list[float], list[float]]] = {}
     for _, group in groupby(done, key=lambda line: line.settings):
         members = list(group)
-        rated = [(line.prune_rate, 100 * (line.mean or 0)) for line in members if line.prune_rate is not None]
+        rated = [(line.rate, 100 * (line.mean or 0)) for line in members if line.rate is not None]
         if rated:
             found[label(members[0])] = [rate for rate, _ in rated], [top1 for _, top1 in rated]
         elif rates:

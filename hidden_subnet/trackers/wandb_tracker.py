@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hidden_subnet.config import UNMASKED, Config, TrackerMode, as_dict
-from hidden_subnet.identity import slug
+from hidden_subnet.config import Config, Sampled, TrackerMode, as_dict
+from hidden_subnet.identity import has_rate, slug
 from hidden_subnet.trackers import sent
 
 UPLOAD_SECONDS = 15.0
@@ -177,10 +177,10 @@ def tags(config: Config, sweeps: Sequence[str | None]) -> list[str]:
 
 def columns(config: Config) -> dict[str, Any]:
     """W&B's config: what one plots by, flat, and every setting below `config`."""
-    rate = 0.0 if isinstance(config.method, UNMASKED) else config.prune_rate
+    rate = config.prune_rate if has_rate(config.method) else 0.0
+    known = {} if isinstance(config.method, Sampled) else {"prune_rate": rate, "density": round(1 - rate, 12)}
     return {
-        "prune_rate": rate,
-        "density": round(1 - rate, 12),
+        **known,
         "model": config.model.name.name,
         "data": config.data.name.name,
         "method": config.method.name,

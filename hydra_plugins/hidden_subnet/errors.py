@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
@@ -37,6 +38,10 @@ def one_line(error: BaseException) -> str:
         r"'\w+' object has no attribute '(\w+)'",
     ):
         if found := re.search(unknown, text):
+            if has := _methods_with(found[1]):
+                return (
+                    f"{found[1]}: is no setting of the method that was chosen, but of method={' or method='.join(has)}"
+                )
             return f"{found[1]}: there is no such setting{_nearest(found[1], setting_names())}; --help lists them"
     if found := re.search(r"missing mandatory value: \w+ full_key: (\w+)", text):
         return f"{found[1]}: one must be chosen; --help lists them"
@@ -82,6 +87,11 @@ def setting_names() -> list[str]:
             top = str(key)
             names += [f"{top}.{inner}" for inner in map(str, value)] if isinstance(value, dict) else [top]
     return list(dict.fromkeys(names))
+
+
+def _methods_with(setting: str) -> list[str]:
+    group, _, key = setting.partition(".")
+    return [name for name, method in METHODS.items() if group == "method" and key in {f.name for f in fields(method)}]
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

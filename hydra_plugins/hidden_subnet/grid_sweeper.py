@@ -26,6 +26,7 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
 from hydra_plugins.hidden_subnet.compose import Composer
+from hydra_plugins.hidden_subnet.doubles import doubles
 from hydra_plugins.hidden_subnet.options import refuse_names
 from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
@@ -54,20 +55,19 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
             raise ConfigError(f"{' '.join(arguments)}: there is nothing to run; one of the settings has no values")
         composer = Composer(self.context, self.config)
         configs: dict[str, Config] = {}
+        alike: dict[str, list[Config]] = {}
         overrides: list[Sequence[str]] = []
         for job in jobs:
             config = composer.compose(job)
             if config.out != next(iter(configs.values()), config).out:
                 raise ConfigError(f"out={config.out}: a sweep writes to one folder; give out one value")
             name = folder_name(config)
+            alike.setdefault(name, []).append(config)
             if name not in configs:
                 configs[name] = config
                 overrides.append(job)
-        if len(configs) < len(jobs):
-            print(
-                f"{len(jobs)} combinations are {len(configs)} run{'s' * (len(configs) > 1)}: "
-                "the others differ in nothing that changes the result of their method"
-            )
+        for line in doubles(alike.values()):
+            print(line)
         label = self.config.hydra.runtime.choices.get("sweep") or "-".join(_varying(jobs)) or "sweep"
         if any(config.plan for config in configs.values()):
             from hidden_subnet.report.plan import print_plan

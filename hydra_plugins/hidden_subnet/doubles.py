@@ -1,0 +1,34 @@
+"""Combinations of a sweep that are one run, and why: which settings tell them apart, and change nothing."""
+
+from collections.abc import Iterable, Sequence
+
+from hidden_subnet.config import Config, as_dict
+
+
+def doubles(groups: Iterable[Sequence[Config]]) -> list[str]:
+    """A line for each method and set of settings; `groups` are the combinations that make each run.
+
+    As in "prune_rate does not matter to method=dense: 9 combinations are 3 runs".
+    """
+    found: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    for configs in groups:
+        if len(configs) > 1:
+            flats = [dict(_flat(as_dict(config))) for config in configs]
+            differ = tuple(key for key in flats[0] if len({flat.get(key) for flat in flats}) > 1)
+            found.setdefault((configs[0].method.name, differ), []).append(len(configs))
+    return [_line(method, differ, counts) for (method, differ), counts in found.items()]
+
+
+def _line(method: str, differ: Sequence[str], counts: Sequence[int]) -> str:
+    are = f"{sum(counts)} combinations are {len(counts)} run{'s' * (len(counts) > 1)}"
+    if not differ:
+        return f"method={method}: {are}; the others are the same in other words"
+    return f"{', '.join(differ)} {'do' if len(differ) > 1 else 'does'} not matter to method={method}: {are}"
+
+
+def _flat(settings: dict[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, repr(value)
