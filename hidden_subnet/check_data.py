@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hidden_subnet.config import Config
-from hidden_subnet.data.info import FOLDERS, INFO, held_out
+from hidden_subnet.data.info import FOLDERS, INFO, held_out, trained_on
 from hidden_subnet.dataset import info_of
 
 
@@ -29,7 +29,7 @@ def data_problems(config: Config) -> Iterator[str]:
     elif data.fraction < 1:
         if data.one_batch:
             yield f"data.fraction={data.fraction:g}: data.one_batch=true takes one batch already; leave one away"
-        if (trained := round(data.fraction * (info.train - held))) < info.classes:
+        if (trained := trained_on(info.train - held, data.fraction)) < info.classes:
             yield (
                 f"data.fraction={data.fraction:g}: leaves {trained} of {info.train - held} images to train on; "
                 f"at least one is needed for each of the {info.classes} classes"

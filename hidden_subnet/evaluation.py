@@ -11,7 +11,7 @@ import torch
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import Device, load_config
-from hidden_subnet.experiment import choose_device, deterministic, parts_of
+from hidden_subnet.experiment import choose_device, deterministic, masked, unmasked
 from hidden_subnet.feed import open_feed
 from hidden_subnet.fit import Parts
 from hidden_subnet.loading import Which, finished, read_checkpoint, require_its_weights
@@ -55,7 +55,7 @@ def rebuilt(folder: Path, device: Device, root: str | None = None) -> Iterator[t
     torch.set_num_threads(result["environment"]["threads"])
     deterministic(chosen := choose_device(device))
     with open_feed(config, chosen) as feed:
-        parts, _ = parts_of(config, folder, chosen, feed)
+        parts = masked(unmasked(config, chosen), config, folder, chosen, feed)
         if weights_from_seed(config):
             require_its_weights(folder, result, parts.weights)
         yield parts, result

@@ -16,6 +16,8 @@ from hidden_subnet.experiment import choose_device, run
 from hidden_subnet.fit import Hooks, InterruptedRun, Row
 from hidden_subnet.trackers import Tracker, open_trackers
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+"""Each asks a run to save and stop."""
 EXIT_CODES = {"done": 0, "skipped": 0, "failed": 1, "busy": 1, "interrupted": 130}
 
 
@@ -167,8 +169,7 @@ def _passed_over(attempt: claims.Attempt) -> Outcome:
 
 def heeded() -> list[signal.Signals]:
     """The signals that ask to save and stop: not those that we were started to ignore (nohup, a shell's &)."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-    return [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
+    return [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import os
 import platform
 import socket
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
@@ -30,7 +30,7 @@ from hidden_subnet.subnetwork import (
     weights_from_seed,
 )
 from hidden_subnet.training import evaluate
-from hidden_subnet.weights import load_weights
+from hidden_subnet.weights import Fit, load_weights
 
 
 def choose_device(device: Device) -> str:
@@ -64,7 +64,11 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
 def _run(
     config: Config, folder: Path, hooks: Hooks, device: str, saved: dict[str, Any] | None, feed: Feed
 ) -> dict[str, Any]:
-    parts, untrained = parts_of(config, folder, device, feed)
+    network = unmasked(config, device)
+    unpruned = evaluate(network.model, feed.test, device)
+    parts = masked(network, config, folder, device, feed)
+    first_mask = evaluate(parts.model, feed.test, device) if parts.course.method.masks else None
+    untrained = {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
     if parts.pretrained and not saved:
         hooks.say(f"pretrained={config.pretrained}: {parts.pretrained.told()}")
     if parts.course.method.trains == "nothing":
@@ -86,31 +90,42 @@ def _run(
     return result
 
 
-def parts_of(config: Config, folder: Path, device: str, feed: Feed) -> tuple[Parts, dict[str, Any]]:
-    """Everything in place, and the untrained network measured on the test images: unpruned and under its first mask."""
+@dataclass(frozen=True)
+class Unmasked:
+    """The network before its mask."""
+
+    model: nn.Module
+    parameters: int
+    weights: str
+    """Digest of its weights."""
+    pretrained: Fit | None
+
+
+def unmasked(config: Config, device: str) -> Unmasked:
     model = random_network(config)
     pretrained = None
     if config.pretrained is not None:
         pretrained = load_weights(model, Path(config.pretrained), config.pretrained_sha256)
     weights, parameters = weights_digest(model), count_parameters(model)
-    model.to(device)
-    unpruned = evaluate(model, feed.test, device)
-    course = put_masks(model, config)
-    first_mask = None if not course.method.masks else evaluate(model, feed.test, device)
-    parts = Parts(
+    return Unmasked(model.to(device), parameters, weights, pretrained)
+
+
+def masked(network: Unmasked, config: Config, folder: Path, device: str, feed: Feed) -> Parts:
+    """Everything in place for the first step; `network.model` is masked, in place."""
+    course = put_masks(network.model, config)
+    return Parts(
         config,
         folder,
-        model,
+        network.model,
         course,
         device,
         feed.train,
         feed.validation,
         feed.test,
-        parameters,
-        weights,
-        pretrained,
+        network.parameters,
+        network.weights,
+        network.pretrained,
     )
-    return parts, {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
 
 
 def _test_last_and_best(

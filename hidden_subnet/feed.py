@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hidden_subnet.config import Config, Data
 from hidden_subnet.data.batches import Batches, EvaluationBatches
-from hidden_subnet.data.info import FOLDERS
+from hidden_subnet.data.info import FOLDERS, trained_on
 from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
 from hidden_subnet.data.load import Images, load
 from hidden_subnet.data.split import balanced_order, split
@@ -60,7 +60,7 @@ def chosen(labels: Tensor, config: Config) -> tuple[Tensor, Tensor]:
     data, seed = config.data, seed_of(config, "split")
     kept, held = split(len(labels), data.validation, seed)
     if data.one_batch or data.fraction < 1:
-        count = config.train.batch_size if data.one_batch else round(data.fraction * len(kept))
+        count = config.train.batch_size if data.one_batch else trained_on(len(kept), data.fraction)
         kept = kept[balanced_order(labels[kept], seed)[:count].sort().values]
     return kept, held
 

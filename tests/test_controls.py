@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from silence import QUIET
 from torch import Tensor, nn
 
 from hidden_subnet import record
@@ -28,7 +29,7 @@ from hidden_subnet.controls import (
     small_dense_runs,
 )
 from hidden_subnet.evaluation import load_checkpoint, rebuilt
-from hidden_subnet.execute import Display, execute
+from hidden_subnet.execute import execute
 from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.layers import mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
@@ -37,7 +38,6 @@ from hidden_subnet.report.controls import INVERTED, READOUT, REDRAWN, SHUFFLED, 
 from hidden_subnet.subnetwork import bare_network, count_parameters, current_masks
 
 Compose = Callable[..., Config]
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 TINY = ("data=synthetic", "model=fc", "model.width=0.1", "tracker=none")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from silence import QUIET
 
 import hidden_subnet
 from hidden_subnet import checkpoints, record
@@ -18,12 +19,11 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.evaluate import evaluate
 from hidden_subnet.config import Config, Device
 from hidden_subnet.evaluation import measure, rebuilt
-from hidden_subnet.execute import Display, execute
+from hidden_subnet.execute import execute
 from hydra_plugins.hidden_subnet.evaluating import evaluate_as_asked, refuse_in_sweep
 
 Compose = Callable[..., Config]
 ROOT = Path(__file__).parents[1]
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 TINY = ("data=synthetic", "model=fc", "model.width=0.1", "train.epochs=3", "tracker=none", "checkpoint.every=2")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from silence import QUIET
 
 import hidden_subnet
 from hidden_subnet import checkpoints, record
@@ -31,7 +32,6 @@ from hidden_subnet.execute import Display, Outcome, execute
 from hidden_subnet.identity import folder_name
 from hidden_subnet.loading import export
 
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 TIMES = ("seconds", "images_per_second")
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from image_folders import make_folder, picture
 from omegaconf import OmegaConf
+from silence import QUIET
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -27,7 +28,7 @@ from hidden_subnet.data.folders import FolderBatches
 from hidden_subnet.data.info import DataError
 from hidden_subnet.data.listing import list_images
 from hidden_subnet.dataset import info_of
-from hidden_subnet.execute import Display, execute
+from hidden_subnet.execute import execute
 from hidden_subnet.feed import Feed, open_feed, open_test
 from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.seeding import derive
@@ -37,7 +38,6 @@ from hydra_plugins.hidden_subnet.errors import one_line
 Compose = Callable[..., Config]
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 SMALL_PARTS = ["model=fc", "tracker=none"]
 SMALL_SETTINGS = ["data.size=12", "data.crop=2", "data.validation=0.25", "model.width=0.1"]
 SMALL = [*SMALL_PARTS, *SMALL_SETTINGS]

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from silence import QUIET
 from torch import nn
 
 from hidden_subnet import record
 from hidden_subnet.config import Config, OptimizerName, Train
-from hidden_subnet.execute import Display, execute
+from hidden_subnet.execute import execute
 from hidden_subnet.layers import mask_layers
 from hidden_subnet.masks import Scratch
 from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.optimizers import make_optimizer, parameter_groups
 
 Compose = Callable[..., Config]
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 SCHEDULES = json.loads((Path(__file__).parent / "data" / "training.json").read_text())["lr_schedules"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from silence import QUIET
 from torch import Tensor, nn
 
 import hidden_subnet
@@ -23,7 +24,6 @@ from hidden_subnet.pretrained import pinned
 from hidden_subnet.weights import Fit, fit_weights, load_weights, read_weights
 
 Compose = Callable[..., Config]
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 TINY = ("data=synthetic", "model=fc", "model.width=0.1", "train.epochs=2", "train.batch_size=100", "tracker=none")
 
 

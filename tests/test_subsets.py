@@ -13,6 +13,7 @@ import torch
 import torchvision
 from image_folders import make_folder
 from omegaconf import OmegaConf
+from silence import QUIET
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -25,7 +26,7 @@ from hidden_subnet.data.load import load
 from hidden_subnet.data.resizing import AREA, RATIO, resized, resized_crops
 from hidden_subnet.data.split import balanced_order
 from hidden_subnet.dataset import info_of
-from hidden_subnet.execute import Display, execute
+from hidden_subnet.execute import execute
 from hidden_subnet.feed import chosen, open_feed, open_test
 from hidden_subnet.identity import folder_name, projection
 from hydra_plugins.hidden_subnet.compose import to_checked_config
@@ -34,7 +35,6 @@ from hydra_plugins.hidden_subnet.options import refuse_names
 
 Compose = Callable[..., Config]
 
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 SMALL = ["data=synthetic", "model=fc", "model.width=0.1", "tracker=none", "train.epochs=2"]
 
 

@@ -81,11 +81,8 @@ def _details(seen: Survey, progress: Progress, console: Console) -> Page:
         parts.append(Text(f"... and {len(bad) - MOST_FAILURES} more"))
     for job in jobs:
         if job.state == "done" and progress.finished(job) is None:
-            parts.append(
-                Text(
-                    f"damaged: {job.folder / record.RESULT}; remove it, and the same command runs it again", style="red"
-                )
-            )
+            said_of_it = f"damaged: {job.folder / record.RESULT}; remove it, and the same command runs it again"
+            parts.append(Text(said_of_it, style="red"))
     if bad:
         parts.append(Text(f"  why: python -m hidden_subnet logs {bad[0].folder}"))
     if seen.stopped is not None:

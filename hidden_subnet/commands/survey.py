@@ -62,7 +62,7 @@ def waiting_tasks(folder: Path, by: Onlooker) -> list[str]:
 
 def running_tasks(folder: Path, by: Onlooker) -> list[str]:
     """Workers that have a place in Slurm, whether they have begun or are about to leave it."""
-    return [task for task, state in _tasks(folder, by).items() if state not in {"PENDING", *slurm.ENDED}]
+    return [task for task, state in _tasks(folder, by).items() if slurm.has_place(state)]
 
 
 def _tasks(folder: Path, by: Onlooker) -> dict[str, str]:

@@ -42,6 +42,11 @@ INFO = {
 }
 
 
+def trained_on(images: int, fraction: float) -> int:
+    """How many of the images that are not held out are trained on (data.fraction)."""
+    return round(fraction * images)
+
+
 def held_out(images: int, validation: float) -> int:
     """How many of so many training images are held out."""
     return round(validation * images)

@@ -22,7 +22,7 @@ import torch
 
 from hidden_subnet import claims, record
 from hidden_subnet.config import Config, Device
-from hidden_subnet.execute import Display, Origin, execute, stop_signals
+from hidden_subnet.execute import SIGNALS, Display, Origin, execute, stop_signals
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.gpus import hold_one, visible_gpus
 from hidden_subnet.sweep.job import Job
@@ -34,7 +34,6 @@ PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb"
 NO_GPU, NO_CLAIM = "no gpu", "no claim"
 FORK_SERVER_DIED = 255
 """The exit code of its processes as multiprocessing tells it, though they live."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ ENDED = {
 }
 
 
+def has_place(state: str) -> bool:
+    """Whether a job in `state` neither waits nor has ended: it may be starting, running, or on its way out."""
+    return state not in {"PENDING", *ENDED}
+
+
 def queue() -> dict[str, tuple[str, str]] | None:
     """State and reason of every job that Slurm knows, by its id ("12", "12_3"), from one call; None: no answer."""
     said = _output("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r")

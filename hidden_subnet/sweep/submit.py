@@ -165,8 +165,8 @@ def await_stopping(folder: Path, console: Console) -> None:
     """Before a sweep that was stopped is launched anew: its workers are leaving, and no longer to be counted on."""
     end, told = time.monotonic() + STOP_SECONDS, False
     while manifest.stop_reason(folder) is not None and time.monotonic() < end:
-        tasks, known = known_tasks(folder), slurm.queue() or {}
-        leaving = [task for task in tasks if _is_alive(known, task) and known[task][0] != "PENDING"]
+        states = slurm.states() or {}
+        leaving = [task for task in known_tasks(folder) if task in states and slurm.has_place(states[task])]
         if not leaving:
             return
         if not told:

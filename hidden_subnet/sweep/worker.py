@@ -20,7 +20,7 @@ from multiprocessing.connection import wait as wait_for_one
 from pathlib import Path
 
 from hidden_subnet.config import OnError
-from hidden_subnet.execute import Origin, heeded
+from hidden_subnet.execute import SIGNALS, Origin, heeded
 from hidden_subnet.owners import BEATS, Observer, this_host, this_process
 from hidden_subnet.sweep import manifest, pool
 from hidden_subnet.sweep.job import Job, jobs_of, look
@@ -81,7 +81,7 @@ def work(
     doing = Work(sweep, jobs_of(sweep, observer) if jobs is None else jobs, slots, name, wait)
     order = _order(doing.jobs, first)
     before = {each: signal.signal(each, lambda number, _: _signalled(doing, number)) for each in heeded()}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, pool.SIGNALS)  # slurm.become_worker let them wait until now
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # slurm.become_worker let them wait until now
     presence = _arrive(doing)
     try:
         while True:

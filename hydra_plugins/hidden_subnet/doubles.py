@@ -13,8 +13,10 @@ def doubles(groups: Iterable[Sequence[Config]]) -> list[str]:
     found: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for configs in groups:
         if len(configs) > 1:
-            flats = [dict(_flat(as_dict(config))) for config in configs]
-            differ = tuple(key for key in flats[0] if len({flat.get(key) for flat in flats}) > 1)
+            from hidden_subnet.report.table import flat  # here, since it takes a while and few sweeps come so far
+
+            flats = [flat(as_dict(config)) for config in configs]
+            differ = tuple(key for key in flats[0] if len({each.get(key) for each in flats}) > 1)
             found.setdefault((configs[0].method.name, differ), []).append(len(configs))
     return [_line(method, differ, counts) for (method, differ), counts in found.items()]
 
@@ -24,11 +26,3 @@ def _line(method: str, differ: Sequence[str], counts: Sequence[int]) -> str:
     if not differ:
         return f"method={method}: {are}; the others are the same in other words"
     return f"{', '.join(differ)} {'do' if len(differ) > 1 else 'does'} not matter to method={method}: {are}"
-
-
-def _flat(settings: dict[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, repr(value)
