@@ -30,10 +30,13 @@ def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int, requeues: int
     jobs = jobs_of(sweep, Observer(sweep.out, states))
     todo = [job.config for job in jobs if job.claimable or job.state == "running"]
     if not todo:
-        failed = sum(job.state != "skipped" for job in jobs)
-        again = f", {failed} failed: the command that launched the sweep tries them again" if failed else ""
-        say(console, f"nothing is left to run: {len(jobs) - failed} of {count(len(jobs), 'run')} done{again}")
-        return int(failed > 0)
+        runs, failed = count(len(jobs), "run"), sum(job.state != "skipped" for job in jobs)
+        if not failed:
+            say(console, f"all of {runs} are done, nothing is run")
+            return 0
+        again = "the command that launched the sweep tries these again"
+        say(console, f"nothing is left to run: {failed} of {runs} failed, {again}")
+        return 1
     prepare(todo)
     slots = plan_slots(todo, workers, jobs_per_gpu)
     say(
