@@ -133,7 +133,7 @@ def _end_of(child: Child, code: int) -> tuple[str, str]:
     """State and message for a run whose process died without a word."""
     if child.killed:
         return "interrupted", "killed by a second Ctrl-C, without saving"
-    if code > 0:  # its own, or the fork server's death, which hides how it died
+    if code >= 0:  # its own, or the fork server's death, which hides how it died
         return "lost", f"the process of the run died (exit code {code})"
     memory = " (out of memory?)" if code == -signal.SIGKILL else ""
     return "lost", f"the process of the run died of {signal.Signals(-code).name}{memory}"
