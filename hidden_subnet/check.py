@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
+from hidden_subnet.check_model import model_problems
 from hidden_subnet.config import METHODS, Config, Dense, Fan, OptimizerName, Scale, ScheduleName
 from hidden_subnet.data.info import INFO, held_out
-from hidden_subnet.models.plan import plan
 
 FIXED_FAN = ("xavier_normal", "xavier_constant", "standard")
 
@@ -33,16 +33,10 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"claim.silent_seconds={config.claim.silent_seconds:g}: must be 1 second to a day (86400)"
     yield from _training(config)
     yield from _parts(config)
-    try:
-        info = INFO[config.data.name.name]
-        plan(config.model.name.name, config.model.width, info.shape, info.classes)
-    except ValueError as error:
-        yield str(error)
+    yield from model_problems(config)
 
 
 def _parts(config: Config) -> Iterator[str]:
-    if not 0 < config.model.width <= 100:
-        yield f"model.width={config.model.width:g}: the width must be a positive number, at most 100"
     if type(config.method) is not METHODS.get(config.method.name):
         yield f"method.name={config.method.name}: choose a method with method={' or method='.join(METHODS)}"
     init = config.init

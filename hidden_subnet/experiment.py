@@ -18,9 +18,9 @@ from hidden_subnet.config import Config, Device
 from hidden_subnet.data.batches import Batches, EvaluationBatches
 from hidden_subnet.data.load import load
 from hidden_subnet.data.split import split
-from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, saved_state
+from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, renew_norm, saved_state
 from hidden_subnet.identity import folder_name, projection, seed_of
-from hidden_subnet.layers import masked_layers
+from hidden_subnet.layers import masked_layers, not_masked
 from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.subnetwork import (
     count_parameters,
@@ -59,6 +59,7 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         # A resumed run keeps its number: sums over 1 and over 2 threads differ in the last bit.
         torch.set_num_threads(threads)
     parts, untrained = _prepare(config, folder, device)
+    _say_what_is_masked(parts, hooks)
     if parts.method.trains == "nothing":
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
@@ -66,6 +67,8 @@ def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
         last = {"epoch": 0, "train": None, "validation": _of(row, "validation"), "test": untrained["first_mask"]}
         best: dict[str, Any] | None = last
         masks, seconds = current_masks(parts.model), 0.0
+        if config.train.norm_batches:  # its statistics follow from the data, not from the seed
+            checkpoints.save(folder / "checkpoints" / record.LAST, {"epoch": 0, "trained": trained_state(parts.model)})
         collapse: dict[str, Any] = {"collapsed": False, "dead_layer": None}
     else:
         progress = fit(parts, untrained, saved, hooks)
@@ -83,9 +86,6 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
     weights, parameters = weights_digest(model), count_parameters(model)
     model.to(device)
     test = EvaluationBatches(images.test, images.test_labels, images.info, device)
-    unpruned = evaluate(model, test, device)
-    method = put_masks(model, config)
-    first_mask = None if method.rule is None else evaluate(model, test, device)
     kept, held = split(len(images.train), config.data.validation, seed_of(config, "split"))
     data = config.data
     train = Batches(
@@ -100,6 +100,12 @@ def _prepare(config: Config, folder: Path, device: str) -> tuple[Parts, dict[str
     validation = None
     if len(held):
         validation = EvaluationBatches(images.train[held], images.train_labels[held], images.info, device)
+    renew_norm(config, model, train)
+    unpruned = evaluate(model, test, device)
+    method = put_masks(model, config)
+    if method.rule is not None:
+        renew_norm(config, model, train)
+    first_mask = None if method.rule is None else evaluate(model, test, device)
     parts = Parts(config, folder, model, method, device, train, validation, test, parameters, weights)
     return parts, {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
 
@@ -110,6 +116,7 @@ def _test_last_and_best(
     """Both as result.json has them, and whether the last has collapsed; leaves the model as at the best epoch."""
     row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
+    renew_norm(parts.config, parts.model, parts.train)
     checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": trained_state(parts.model)})
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     last = {
@@ -128,6 +135,17 @@ def _test_last_and_best(
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     best = {"epoch": best["epoch"], "train": best["train"], "validation": best["validation"], "test": test}
     return last, best, collapse
+
+
+def _say_what_is_masked(parts: Parts, hooks: Hooks) -> None:
+    masked, left = masked_layers(parts.model), not_masked(parts.model)
+    if masked and left:
+        frozen = sum(left.values())
+        shown = ", ".join(list(left)[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
+        hooks.say(
+            f"masks {parts.parameters - frozen:,} of {parts.parameters:,} parameters, in {len(masked)} weights; "
+            f"prune_rate is a fraction of these. Not masked, kept as they were drawn: {shown} (all in {record.RESULT})"
+        )
 
 
 def _collapse(parts: Parts, top1: float) -> dict[str, Any]:
@@ -168,6 +186,7 @@ def _result(
         "parameters": parts.parameters,
         **densities(parts, masks),
         "layers": layers,
+        "not_masked": not_masked(parts.model) if layers else {},
         "weights_sha256": parts.weights,
         "seconds": seconds,
         "environment": {

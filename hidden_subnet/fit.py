@@ -1,8 +1,9 @@
 """Training a run from where it stands to its last epoch: rows, checkpoints, stopping and going on."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, OptimizerName
+from hidden_subnet.config import Config, Library, OptimizerName
 from hidden_subnet.data.batches import Batches, EvaluationBatches
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.methods.method import Method
+from hidden_subnet.norm import take_statistics
 from hidden_subnet.schedules import learning_rate
+from hidden_subnet.seeding import derive
 from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state
 from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
 
@@ -123,11 +126,32 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
         for group in optimizer.param_groups:
             group["lr"] = lr
         batches = parts.train.epoch(seed_of(parts.config, "data"), progress.epoch, start=progress.batch)
+        if parts.config.model.library is Library.torchvision:
+            batches = _reseeded(batches, seed_of(parts.config, "data"), progress.epoch, progress.batch)
         train_epoch(model, batches, optimizer, train.label_smoothing, progress.sums, after_step)
         row = _finish_epoch(parts, progress, lr, epoch_at)
         record.append_row(folder, row)
         hooks.on_row(row)
     return progress
+
+
+def _reseeded(
+    batches: Iterator[tuple[Tensor, Tensor]], seed: int, epoch: int, start: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """torchvision's dropout and stochastic depth draw from torch's global stream: each step has its own."""
+    for index, batch in enumerate(batches, start=start):
+        torch.manual_seed(derive(seed, "dropout", epoch, index))
+        yield batch
+
+
+def renew_norm(config: Config, model: nn.Module, train: Batches) -> None:
+    """The statistics of batch norm from the first batches of epoch 0, augmented as in training, if so configured.
+
+    Always the same batches, and what was is forgotten, so that the result is a function of the network; it stays,
+    as training only writes running statistics and never reads them, and is what a checkpoint holds.
+    """
+    if config.train.norm_batches:
+        take_statistics(model, itertools.islice(train.epoch(seed_of(config, "data"), 0), config.train.norm_batches))
 
 
 def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) -> Row:
@@ -140,6 +164,8 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
             f"the training diverged in epoch {progress.epoch + 1} (loss {trained.loss:g}"
             f"{'' if finite else ', what is trained is not finite'}); try a train.lr below {lr:g}"
         )
+    if parts.validation:
+        renew_norm(parts.config, parts.model, parts.train)
     validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
     masks = current_masks(parts.model)
     epoch = progress.epoch + 1

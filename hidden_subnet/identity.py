@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from hidden_subnet.config import Config, Dense, OptimizerName, Random, ScheduleName, as_dict, normalised
+from hidden_subnet.config import Config, Dense, Library, OptimizerName, Random, ScheduleName, as_dict, normalised
 
 SCHEMA = 1
 
@@ -33,7 +33,7 @@ def projection(config: Config) -> dict[str, Any]:
     seeds = {stream: seed_of(config, stream) for stream in ("weights", "scores", "data", "split")}
     what: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": settings["model"],
+        "model": _model(config, settings["model"]),
         "init": settings["init"],
         "data": data,
         "method": settings["method"],
@@ -46,14 +46,25 @@ def projection(config: Config) -> dict[str, Any]:
     else:
         what |= {"pruning": settings["pruning"], "prune_rate": config.prune_rate}
     if isinstance(config.method, Random):
-        del seeds["data"], data["crop"], data["flip"]
+        if config.train.norm_batches:
+            what["train"] = {key: settings["train"][key] for key in ("norm_batches", "batch_size")}
+        else:
+            del seeds["data"], data["crop"], data["flip"]
     else:
         what["train"] = _training(config, settings["train"])
     return what
 
 
+def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
+    unused = {"first_layer", "last_layer"} if isinstance(config.method, Dense) else set()
+    since = {"library": "own", "norm": "batch_fixed", "first_layer": "masked", "last_layer": "masked"}
+    return {key: value for key, value in model.items() if key not in unused and value != since.get(key)}
+
+
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
     unused = {"device", "threads"}
+    if config.train.norm_batches == 0:
+        unused |= {"norm_batches"}
     if config.train.optimizer is OptimizerName.adam:
         unused |= {"momentum", "nesterov"}
     if config.train.schedule is not ScheduleName.multistep:
@@ -67,7 +78,8 @@ def digest(what: dict[str, Any]) -> str:
 
 def slug(config: Config) -> str:
     """The part of a folder's name that a person reads, at most 80 characters of [A-Za-z0-9._-]."""
-    words = [config.data.name.name, config.model.name.name]
+    library = "torchvision." if config.model.library is Library.torchvision else ""
+    words = [config.data.name.name, library + config.model.name]
     if config.model.width != 1:
         words.append(f"w{config.model.width:g}")
     words += [config.method.name, config.init.name.name]

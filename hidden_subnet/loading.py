@@ -1,16 +1,17 @@
-"""From a finished run back to its subnetwork, as a plain torch module without a trace of this package."""
+"""From a finished run back to its subnetwork, as a plain torch module without masks or scores."""
 
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.config import load_config
 from hidden_subnet.data.batches import EvaluationBatches
 from hidden_subnet.data.load import load as load_data
 from hidden_subnet.layers import bake
+from hidden_subnet.models.resnet import ResidualBlock
 from hidden_subnet.subnetwork import load_trained, put_masks, random_network, weights_digest
 
 Which = Literal["first", "best", "last"]
@@ -40,6 +41,8 @@ def load(run: str | Path, which: Which = "last") -> nn.Module:
                 f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'"
             )
         load_trained(model, checkpoints.load(folder / "checkpoints" / f"{which}.ckpt")["trained"])
+    elif config.train.norm_batches:
+        load_trained(model, checkpoints.load(folder / "checkpoints" / record.LAST)["trained"])
     bake(model)
     return model.requires_grad_(False).eval()
 
@@ -63,9 +66,14 @@ def finished(run: str | Path) -> Path:
 
 
 def export(run: str | Path, which: Which, to: Path | None) -> Path:
-    """Write the plain module with torch.save; any program that has torch reads it, without this package."""
+    """Write the plain module with torch.save; any program that has torch reads it, without this package.
+
+    Of a network of torchvision the file needs torchvision too.
+    """
     path = to or Path(run) / f"subnetwork-{which}.pt"
     model = load(run, which)
+    if any(isinstance(module, ResidualBlock) for module in model.modules()):
+        model = fx.symbolic_trace(model)  # torch has no module that adds two others, and a file must not need ours
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)
     return path

@@ -5,24 +5,41 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config import Config, Scale
+from hidden_subnet.config import Config, Library, Masking, Norm, Scale
 from hidden_subnet.data.info import INFO
 from hidden_subnet.identity import seed_of
-from hidden_subnet.inits import fill
+from hidden_subnet.inits import fill, weights_of
 from hidden_subnet.layers import fill_scores, mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.method import Method
 from hidden_subnet.methods.table import METHODS
+from hidden_subnet.models import zoo
 from hidden_subnet.models.build import build
+from hidden_subnet.models.plan import Shape
+from hidden_subnet.seeding import derive
 
 
 def random_network(config: Config) -> nn.Module:
     """The network of the config with its random weights, on the CPU, unpruned."""
     info = INFO[config.data.name.name]
-    model = build(config.model.name.name, config.model.width, info.shape, info.classes)
+    model = _built(config, info.shape, info.classes)
     scale = (1 - config.prune_rate) ** -0.5 if config.init.scale is Scale.density else 1.0
     fill(model, config.init.name.name, config.init.mode.name, scale, seed_of(config, "weights"))
     return model
+
+
+def _built(config: Config, shape: Shape, classes: int) -> nn.Module:
+    model = config.model
+    if model.library is Library.torchvision:
+        return zoo.build(model.name, shape, classes, derive(seed_of(config, "weights"), "weights", "torchvision"))
+    return build(model.name, model.width, shape, classes, affine=model.norm is Norm.batch)
+
+
+def dense_layers(model: nn.Module, config: Config) -> set[str]:
+    """Paths of the layers that the config leaves out of the mask."""
+    paths = [path for path, _, _ in weights_of(model)]
+    ends = [(config.model.first_layer, paths[0]), (config.model.last_layer, paths[-1])]
+    return {path for masking, path in ends if masking is Masking.dense}
 
 
 def put_masks(model: nn.Module, config: Config) -> Method:
@@ -32,7 +49,13 @@ def put_masks(model: nn.Module, config: Config) -> Method:
         model.requires_grad_(method.trains == "weights")
         return method
     rule, scratch = method.rule, Scratch()
-    mask_layers(model, lambda n: rule(kept_count(n, config.prune_rate), scratch))
+    mask_layers(
+        model,
+        lambda n: rule(kept_count(n, config.prune_rate), scratch),
+        dense=dense_layers(model, config),
+        # Who reads their weights, and where, is theirs to decide.
+        by_parameter=config.model.library is Library.torchvision,
+    )
     fill_scores(model, seed_of(config, "scores"), method.stream)
     if method.trains == "nothing":
         model.requires_grad_(False)
@@ -65,11 +88,13 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Tells whether a later torch still draws the same weights from a seed, which torch does not promise."""
+    """Tells whether a later torch still draws the same weights from a seed, which torch does not promise.
+
+    Of a network without masks, and of all of its parameters: torchvision draws some by itself.
+    """
     state = hashlib.sha256()
-    for _, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            state.update(layer.weight.detach().cpu().contiguous().numpy().tobytes())
+    for value in model.parameters():
+        state.update(value.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
 
 
