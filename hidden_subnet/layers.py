@@ -87,10 +87,14 @@ def mask_layers(
     if not found:
         raise ValueError(f"{type(model).__name__} has no Conv2d or Linear layer: there is nothing to mask")
     model.requires_grad_(False)
+    # In evaluation torch's encoder layer hands the weights of its layers to a function of its own.
+    read = {
+        child for each in model.modules() if isinstance(each, nn.TransformerEncoderLayer) for child in each.children()
+    }
     for _, module, name in found:
         weight = module.get_parameter(name)
         # Exact types only: a subclass may bypass its own forward (attention's output projection does).
-        if by_parameter or type(module) not in PLAIN_TO_MASKED:
+        if by_parameter or module in read or type(module) not in PLAIN_TO_MASKED:
             masked = MaskedParameter(weight, rule_for(weight.numel()))
             parametrize.register_parametrization(module, name, masked, unsafe=True)
             continue

@@ -126,11 +126,12 @@ def test_attention_is_masked_where_it_reads() -> None:
     tokens = torch.randn(3, 4, 8)
     for training in (True, False):  # in evaluation attention takes another way through torch
         model.train(training)
-        outputs = model(tokens)
-        for path, layer in masked_layers(model):
-            layer.held = torch.zeros_like(layer.weight)
-            assert not torch.allclose(model(tokens), outputs), (path, training)
-            del layer.held
+        with torch.no_grad():
+            outputs = model(tokens)
+            for path, layer in masked_layers(model):
+                layer.held = torch.zeros_like(layer.weight)
+                assert not torch.allclose(model(tokens), outputs), (path, training)
+                del layer.held
     model.train()(tokens).square().sum().backward()
     assert all(layer.scores.grad is not None and layer.scores.grad.any() for _, layer in masked_layers(model))
     masks = {path: layer.rule.mask(layer.scores.detach()) for path, layer in masked_layers(model)}
