@@ -120,7 +120,14 @@ class Reader:
         self.orders.next = orders
         with signals_held():
             answers = iter(self._loader)
-        for answer in answers:
+        while True:
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError, FileNotFoundError) as error:
+                # It died with a batch in its hands, which torch fetches from it by a socket.
+                raise RuntimeError(f"a worker process was killed while it handed over images ({error})") from error
             if isinstance(answer, str):
                 raise DataError(answer)
             yield answer.to(self.device, non_blocking=True)
