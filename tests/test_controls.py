@@ -296,4 +296,4 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     assert "4 of them finished before" in said
     assert json.loads((run / record.CONTROLS).read_text()) == content
     code, said = call("controls", content["controls"][3]["runs"][0], "--out", str(run.parent))
-    assert "learns no scores" in str(code)
+    assert "finds none by the size of its scores" in str(code)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from real import LAUNCH, LONG, SMALL, ended, folders, owner, rows, standing, start, surroundings, wait_until
+from real import LAUNCH, LONG, SMALL, ended, figure, folders, owner, rows, standing, start, surroundings, wait_until
 
 pytestmark = pytest.mark.slow
 ENDLESS = ["-m", "seed=0,1", "hydra.launcher.workers=2", *LONG, "train.epochs=100000", "checkpoint.minutes=60"]
@@ -38,6 +38,7 @@ def test_nobody_reads_what_a_sweep_says(tmp_path: Path) -> None:
     assert "Traceback" not in said.stderr
     wait_until(lambda: (tmp_path / "runs" / "results.csv").exists(), "the end of the sweep")
     assert {standing(folder).state for folder in folders(tmp_path)} == {"done"}
+    figure("F27 its output is closed (| head -1): the sweep goes on to its end 1/1")
 
 
 def test_second_ctrl_c_kills_and_says_so(tmp_path: Path) -> None:
@@ -52,6 +53,7 @@ def test_second_ctrl_c_kills_and_says_so(tmp_path: Path) -> None:
     assert sweep.returncode == 130, said
     assert "lost" not in said
     assert {standing(folder).state for folder in folders(tmp_path)} == {"interrupted"}
+    figure("F27 a second Ctrl-C: ends at once, runs are interrupted and not lost, exit code 130, 1/1")
 
 
 def test_ctrl_c_while_torch_is_loading_ends_at_once(tmp_path: Path) -> None:
@@ -62,6 +64,7 @@ def test_ctrl_c_while_torch_is_loading_ends_at_once(tmp_path: Path) -> None:
     assert sweep.returncode == 130, said
     assert "Traceback" not in said
     assert "the same command goes on" in said
+    figure("F27 Ctrl-C while torch loads: no traceback, exit code 130, 1/1")
 
 
 def test_runs_survive_the_fork_server(tmp_path: Path) -> None:
@@ -74,6 +77,7 @@ def test_runs_survive_the_fork_server(tmp_path: Path) -> None:
     said = ended(sweep)
     assert sweep.returncode == 130, said
     assert {standing(folder).state for folder in folders(tmp_path)} == {"interrupted"}
+    figure("F27 the fork server SIGKILLed: its runs go on, save and stop when asked to, 1/1")
 
 
 def test_nohup(tmp_path: Path) -> None:
@@ -87,3 +91,4 @@ def test_nohup(tmp_path: Path) -> None:
     run.send_signal(signal.SIGTERM)
     assert "the same command goes on" in ended(run)  # its output is a pipe, so nohup.out is not made
     assert run.returncode == 130
+    figure("F27 nohup and HUP: goes on 1/1")
