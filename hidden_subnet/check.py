@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from hidden_subnet.check_data import data_problems
+from hidden_subnet.check_model import model_problems
 from hidden_subnet.config import (
     METHODS,
     Config,
@@ -17,9 +18,7 @@ from hidden_subnet.config import (
     ScheduleName,
     WarmupThenPrune,
 )
-from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import has_rate
-from hidden_subnet.models.plan import plan
 
 FIXED_FAN = ("xavier_normal", "xavier_constant", "standard")
 REFERENCE_SCALES = ("signed_constant", "unsigned_constant", "kaiming_normal")
@@ -51,16 +50,10 @@ def _problems(config: Config) -> Iterator[str]:
     yield from _scale(config)
     yield from _method(config)
     yield from _pruning(config)
-    try:
-        info = info_of(config.data)
-        plan(config.model.name.name, config.model.width, info.shape, info.classes)
-    except ValueError as error:
-        yield str(error)
+    yield from model_problems(config)
 
 
 def _parts(config: Config) -> Iterator[str]:
-    if not 0 < config.model.width <= 100:
-        yield f"model.width={config.model.width:g}: the width must be a positive number, at most 100"
     if type(config.method) is not METHODS.get(config.method.name):
         yield f"method.name={config.method.name}: choose a method with method={' or method='.join(METHODS)}"
     init = config.init

@@ -1,6 +1,7 @@
 """Whether a trained network guesses, and which layer stopped looking at the image."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -26,33 +27,46 @@ def dead_layer(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> st
 
     With a ReLU behind it that is also a layer that is never positive. None where the logits do depend on the image.
     """
-    spans: dict[str, tuple[Tensor, Tensor]] = {}
-    followed, weighted = {}, ""  # in the order of the calls: an activation belongs to the weights before it
+    spans: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # in the order of the calls
+    followed: dict[tuple[str, int], str] = {}  # an activation belongs to the weights before it
+    calls: Counter[str] = Counter()  # of a module in a forward pass: an activation may serve several layers
+    weighted = ""
 
     def watch(name: str, has_weights: bool) -> "torch.utils.hooks.RemovableHandle":
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
             nonlocal weighted
+            if not isinstance(output, Tensor):
+                return
             weighted = name if has_weights else weighted
-            followed[name] = weighted
+            calls[name] += 1
+            call = name, calls[name]
+            followed[call] = weighted
             low, high = output.amin(0), output.amax(0)
-            if name in spans:
-                low, high = torch.minimum(low, spans[name][0]), torch.maximum(high, spans[name][1])
-            spans[name] = low, high
+            if call in spans:
+                low, high = torch.minimum(low, spans[call][0]), torch.maximum(high, spans[call][1])
+            spans[call] = low, high
 
         handle: torch.utils.hooks.RemovableHandle = modules[name].register_forward_hook(note)
         return handle
 
-    modules = {name: module for name, module in model.named_modules() if not list(module.children())}
+    modules = {name: module for name, module in model.named_modules() if _is_leaf(name, module)}
     hooks = [watch(name, next(module.parameters(), None) is not None) for name, module in modules.items()]
     model.eval()
     try:
         with masks_held(model):
             for images, _ in batches:
+                calls.clear()
                 model(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return next((followed[name] for name, (low, high) in spans.items() if _is_constant(low, high)), None)
+    return next((followed[call] for call, (low, high) in spans.items() if _is_constant(low, high)), None)
+
+
+def _is_leaf(name: str, module: nn.Module) -> bool:
+    """Of the network: the masks of a parameter are modules below it, and no part of the way of an image."""
+    inner = any(child != "parametrizations" for child, _ in module.named_children())
+    return not inner and "parametrizations" not in name.split(".")
 
 
 def _is_constant(low: Tensor, high: Tensor) -> bool:

@@ -18,7 +18,9 @@ from omegaconf import MISSING, OmegaConf
 # The values are the names: OmegaConf takes a number for the value of a choice, and train.optimizer=1 must not pass.
 T = TypeVar("T")
 
-ModelName = Enum("ModelName", {"fc": "fc", "conv2": "conv2", "conv4": "conv4", "conv6": "conv6", "conv8": "conv8"})
+Library = Enum("Library", {"own": "own", "torchvision": "torchvision"})
+Norm = Enum("Norm", {"batch_fixed": "batch_fixed", "batch": "batch"})
+Masking = Enum("Masking", {"masked": "masked", "dense": "dense"})
 InitName = Enum(
     "InitName",
     {
@@ -60,9 +62,18 @@ Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "m
 
 @dataclass(kw_only=True, slots=True)
 class Model:
-    name: ModelName = MISSING
+    name: str = MISSING
+    """One of models.plan.NAMES, or with library=torchvision any classification network of torchvision.models."""
+    library: Library = Library.own
+    """Written by model=torchvision."""
     width: float = 1.0
     """Multiplies every hidden layer's channels and features."""
+    norm: Norm = Norm.batch_fixed
+    """batch_fixed: batch norm has no parameters; batch: a factor and a shift a channel, frozen at 1 and 0 where the
+    weights are frozen too (as in the authors' code), trained with method=dense."""
+    first_layer: Masking = Masking.masked
+    """dense: all of its weights stay, random and frozen, and are no part of what prune_rate is a fraction of."""
+    last_layer: Masking = Masking.masked
 
 
 @dataclass(kw_only=True, slots=True)
@@ -183,16 +194,8 @@ class WarmupThenPrune(Method):
     """Epochs in which the weights train and nothing is removed; then they freeze and the scores train."""
 
 
-METHODS: dict[str, type[Method]] = {
-    "edge_popup": EdgePopup,
-    "sampled": Sampled,
-    "dense": Dense,
-    "random": Random,
-    "random_trained": RandomTrained,
-    "dnw": Dnw,
-    "warmup_then_prune": WarmupThenPrune,
-    "last_layer": LastLayer,
-}
+METHODS: dict[str, type[Method]] = {"edge_popup": EdgePopup, "sampled": Sampled, "dense": Dense, "random": Random}
+METHODS |= {"random_trained": RandomTrained, "dnw": Dnw, "warmup_then_prune": WarmupThenPrune, "last_layer": LastLayer}
 UNMASKED = (Dense, LastLayer)
 """Methods that remove no weights: a prune rate, scores and a scale for them mean nothing there."""
 
@@ -215,6 +218,9 @@ class Train:
     """multistep: the epochs at which the learning rate is multiplied by gamma."""
     gamma: float = 0.1
     label_smoothing: float = 0.0
+    norm_batches: int = 0
+    """Before each evaluation, take the statistics of batch norm anew from so many training batches; 0: those that the
+    training keeps."""
     device: Device = Device.auto
     threads: int | None = None
     """CPU threads; by default all cores for one run, cores / slots in a sweep."""

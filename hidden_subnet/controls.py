@@ -7,7 +7,7 @@ many parameters as are kept.
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from hidden_subnet.config import Config, Dense, LastLayer, Method, Scale
 from hidden_subnet.fit import Parts
 from hidden_subnet.identity import seed_of
-from hidden_subnet.layers import masked_layers, masks_held
+from hidden_subnet.layers import masked_layers
+from hidden_subnet.norm import take_statistics
 from hidden_subnet.report.controls import INVERTED, REDRAWN, SHUFFLED
 from hidden_subnet.seeding import derive, generator
 from hidden_subnet.subnetwork import bare_network, count_parameters, draw_weights
@@ -84,31 +85,12 @@ def measure_untrained(parts: Parts, draws: int) -> dict[str, list[float]]:
         for draw in range(draws if is_random else 1):
             change(parts.model, parts.config, derive(seed_of(parts.config, "weights"), "control", draw))
             parts.course.before_evaluation(parts.config.train.epochs)  # the threshold, where it is of all layers
-            refresh_norms(parts.model, (images for images, _ in parts.train.epoch(0, 0)))
+            # Those of another mask would be wrong for this one.
+            take_statistics(parts.model, parts.train.epoch(0, 0))
             found[name].append(evaluate(parts.model, parts.test, parts.device).top1)
             parts.model.load_state_dict(kept)
             parts.course.before_evaluation(parts.config.train.epochs)
     return found
-
-
-@torch.no_grad()
-def refresh_norms(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Mean and variance of each batch norm anew, over `batches`: those of another mask would be wrong for this one."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    norms = [layer for layer in norms if layer.track_running_stats]
-    if not norms:
-        return
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch then takes the mean over all batches
-    model.train()
-    with masks_held(model):
-        for images in batches:
-            model(images)
-    model.eval()
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
 
 
 def readout_runs(config: Config, out: Path, draws: int) -> list[Config]:

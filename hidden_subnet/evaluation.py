@@ -10,7 +10,7 @@ import torch
 
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Device, load_config
+from hidden_subnet.config import Device, Library, load_config
 from hidden_subnet.experiment import choose_device, deterministic, masked, unmasked
 from hidden_subnet.feed import open_feed
 from hidden_subnet.fit import Parts
@@ -71,7 +71,8 @@ def load_checkpoint(parts: Parts, result: dict[str, Any], which: Which) -> int:
     except ValueError as error:
         raise ValueError(f"{parts.folder / 'checkpoints' / record.checkpoint_name(which)}: {error}") from None
     parts.course.before_evaluation(int(state["epoch"]))
-    if not weights_from_seed(parts.config) and parts.course.method.trains not in ("weights", "both"):
+    frozen = parts.course.method.trains not in ("weights", "both") and parts.config.model.library is Library.own
+    if not weights_from_seed(parts.config) and frozen:
         require_its_weights(parts.folder, result, weights_digest(parts.model))
     return int(state["epoch"])
 

@@ -16,9 +16,9 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.collapse import at_chance, dead_layer
 from hidden_subnet.config import Config, Device
 from hidden_subnet.feed import Feed, open_feed
-from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, saved_state
+from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, renew_norm, saved_state
 from hidden_subnet.identity import folder_name, projection
-from hidden_subnet.layers import masked_layers
+from hidden_subnet.layers import masked_layers, not_masked
 from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.subnetwork import (
     count_parameters,
@@ -65,12 +65,17 @@ def _run(
     config: Config, folder: Path, hooks: Hooks, device: str, saved: dict[str, Any] | None, feed: Feed
 ) -> dict[str, Any]:
     network = unmasked(config, device)
+    renew_norm(config, network.model, feed.train)
     unpruned = evaluate(network.model, feed.test, device)
     parts = masked(network, config, folder, device, feed)
-    first_mask = evaluate(parts.model, feed.test, device) if parts.course.method.masks else None
+    first_mask = None
+    if parts.course.method.masks:
+        renew_norm(config, parts.model, feed.train)
+        first_mask = evaluate(parts.model, feed.test, device)
     untrained = {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
     if parts.pretrained and not saved:
         hooks.say(f"pretrained={config.pretrained}: {parts.pretrained.told()}")
+    _say_what_is_masked(parts, hooks)
     if parts.course.method.trains == "nothing":
         record.keep_rows(folder, 0)
         record.append_row(folder, row := first_row(parts, untrained))
@@ -78,7 +83,8 @@ def _run(
         last = {"epoch": 0, "train": None, "validation": _of(row, "validation"), "test": untrained["first_mask"]}
         best: dict[str, Any] | None = last
         masks, seconds = current_masks(parts.model), 0.0
-        if not weights_from_seed(config):
+        # Batch norm's statistics follow from the data, not from the seed.
+        if not weights_from_seed(config) or config.train.norm_batches:
             checkpoints.save(folder / "checkpoints" / record.LAST, {"epoch": 0, "trained": parts.state()})
         collapse: dict[str, Any] = {"collapsed": False, "dead_layer": None}
     else:
@@ -135,6 +141,7 @@ def _test_last_and_best(
     row = record.read_rows(parts.folder)[-1]
     folder = parts.folder / "checkpoints"
     parts.course.before_evaluation(progress.epoch)
+    renew_norm(parts.config, parts.model, parts.train)
     checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": parts.state()})
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     last = {
@@ -154,6 +161,17 @@ def _test_last_and_best(
     test = asdict(evaluate(parts.model, parts.test, parts.device))
     best = {"epoch": best["epoch"], "train": best["train"], "validation": best["validation"], "test": test}
     return last, best, collapse
+
+
+def _say_what_is_masked(parts: Parts, hooks: Hooks) -> None:
+    masked, left = masked_layers(parts.model), not_masked(parts.model)
+    if masked and left and parts.course.method.trains in ("scores", "nothing"):
+        frozen = sum(left.values())
+        shown = ", ".join(list(left)[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
+        hooks.say(
+            f"masks {parts.parameters - frozen:,} of {parts.parameters:,} parameters, in {len(masked)} weights; "
+            f"prune_rate is a fraction of these. Not masked, kept as they were drawn: {shown} (all in {record.RESULT})"
+        )
 
 
 def _collapse(parts: Parts, top1: float) -> dict[str, Any]:
@@ -194,6 +212,7 @@ def _result(
         "parameters": parts.parameters,
         **densities(parts, masks),
         "layers": layers,
+        "not_masked": not_masked(parts.model) if layers else {},
         "weights_sha256": parts.weights,
         **({"pretrained": _pretrained(parts)} if parts.pretrained else {}),
         "seconds": seconds,

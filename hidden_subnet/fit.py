@@ -1,8 +1,9 @@
 """Training a run from where it stands to its last epoch: rows, checkpoints, stopping and going on."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config
+from hidden_subnet.config import Config, Library
 from hidden_subnet.course import Course
 from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
+from hidden_subnet.norm import take_statistics
 from hidden_subnet.optimizers import make_optimizer
 from hidden_subnet.schedules import learning_rate
+from hidden_subnet.seeding import derive
 from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state, weights_from_seed
 from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
 from hidden_subnet.weights import Fit
@@ -131,6 +134,8 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
         for group in optimizer.param_groups:
             group["lr"] = lr
         batches = parts.train.epoch(seed_of(parts.config, "data"), progress.epoch, start=progress.batch)
+        if parts.config.model.library is Library.torchvision:
+            batches = _reseeded(batches, seed_of(parts.config, "data"), progress.epoch, progress.batch)
         course.begin_epoch(progress.epoch)
         train_epoch(
             model,
@@ -148,6 +153,25 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
     return progress
 
 
+def _reseeded(
+    batches: Iterator[tuple[Tensor, Tensor]], seed: int, epoch: int, start: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """torchvision's dropout and stochastic depth draw from torch's global stream: each step has its own."""
+    for index, batch in enumerate(batches, start=start):
+        torch.manual_seed(derive(seed, "dropout", epoch, index))
+        yield batch
+
+
+def renew_norm(config: Config, model: nn.Module, train: TrainingImages) -> None:
+    """The statistics of batch norm from the first batches of epoch 0, augmented as in training, if so configured.
+
+    Always the same batches, and what was is forgotten, so that the result is a function of the network; it stays,
+    as training only writes running statistics and never reads them, and is what a checkpoint holds.
+    """
+    if config.train.norm_batches:
+        take_statistics(model, itertools.islice(train.epoch(seed_of(config, "data"), 0), config.train.norm_batches))
+
+
 def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) -> Row:
     """Measure, keep the best, and move `progress` to the start of the next epoch."""
     trained = progress.sums.means()
@@ -160,6 +184,8 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
         )
     epoch = progress.epoch + 1
     parts.course.before_evaluation(epoch)
+    if parts.validation:
+        renew_norm(parts.config, parts.model, parts.train)
     validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
     masks = current_masks(parts.model)
     rated = epoch >= parts.course.first_best

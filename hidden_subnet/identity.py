@@ -15,6 +15,7 @@ from hidden_subnet.config import (
     Config,
     Data,
     Dnw,
+    Library,
     Method,
     OptimizerName,
     PruningName,
@@ -56,7 +57,7 @@ def projection(config: Config) -> dict[str, Any]:
     seeds = {stream: seed_of(config, stream) for stream in ("weights", "scores", "data", "split")}
     what: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": settings["model"],
+        "model": _model(config, settings["model"]),
         "init": settings["init"],
         "data": data,
         "method": _method(config.method, settings["method"]),
@@ -71,7 +72,10 @@ def projection(config: Config) -> dict[str, Any]:
     if has_rate(config.method):
         what |= {"pruning": _pruning(config, settings["pruning"]), "prune_rate": config.prune_rate}
     if isinstance(config.method, Random):
-        del seeds["data"]
+        if config.train.norm_batches:
+            what["train"] = {key: settings["train"][key] for key in ("norm_batches", "batch_size")}
+        else:
+            del seeds["data"]
     else:
         what["train"] = _training(config, settings["train"])
     return what
@@ -84,7 +88,7 @@ def _data(config: Config, data: dict[str, Any]) -> dict[str, Any]:
     what |= {key: data[key] for key in later if data[key] != before[key]}
     augmentation = ("crop", "flip", "resized_crop")
     unused: tuple[str, ...] = augmentation if config.data.one_batch else ()
-    if isinstance(config.method, Random):
+    if isinstance(config.method, Random) and not config.train.norm_batches:
         unused = (*augmentation, "fraction", "one_batch")
     return {key: value for key, value in what.items() if key not in unused}
 
@@ -103,10 +107,19 @@ def _pruning(config: Config, pruning: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in pruning.items() if key not in unused}
 
 
+def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
+    unused = {"first_layer", "last_layer"} if isinstance(config.method, UNMASKED) else set()
+    since = {"library": "own", "norm": "batch_fixed", "first_layer": "masked", "last_layer": "masked"}
+    return {key: value for key, value in model.items() if key not in unused and value != since.get(key)}
+
+
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
     unused = {"device", "threads"}
-    if config.train.norm_decay or config.train.weight_decay == 0 or config.model.name.name in WITHOUT_VECTORS:
+    plain = config.model.library is Library.own and config.model.name in WITHOUT_VECTORS
+    if config.train.norm_decay or config.train.weight_decay == 0 or plain:
         unused.add("norm_decay")
+    if config.train.norm_batches == 0:
+        unused |= {"norm_batches"}
     if config.train.optimizer is OptimizerName.adam:
         unused |= {"momentum", "nesterov"}
     if config.train.schedule is not ScheduleName.multistep:
@@ -120,7 +133,8 @@ def digest(what: dict[str, Any]) -> str:
 
 def slug(config: Config) -> str:
     """The part of a folder's name that a person reads, at most 80 characters of [A-Za-z0-9._-]."""
-    words = [config.data.name.name, config.model.name.name]
+    library = "torchvision." if config.model.library is Library.torchvision else ""
+    words = [config.data.name.name, library + config.model.name]
     if config.model.width != 1:
         words.append(f"w{config.model.width:g}")
     words += [config.method.name, config.init.name.name]

@@ -5,7 +5,7 @@ deviation, 1 / sqrt(1 - prune_rate) where a pruned layer is to keep the variance
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Generator, Tensor, empty, nn, randint
 
@@ -64,14 +64,36 @@ INITS: dict[str, tuple[Callable[[Tensor, str], float], Draw]] = {
 }
 
 
+PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+"""What attention has instead of layers for its queries, keys and values: one weight for all, or one each."""
+
+
+def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Path, module and parameter name of each weight of the conv and linear layers and of attention, in order.
+
+    The path is the layer's, or for what is no layer of its own the parameter's.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            yield path, module, "weight"
+        elif isinstance(module, nn.MultiheadAttention):
+            for name in PROJECTIONS:
+                if module._parameters.get(name) is not None:
+                    yield f"{path}.{name}".lstrip("."), module, name
+
+
 def fill(model: nn.Module, name: str, mode: str, scale: float, seed: int) -> None:
-    """Draw the weights of every conv and linear layer in place, each from its own stream; biases become 0."""
+    """Draw each weight of `weights_of` in place from its own stream; the biases of these layers become 0.
+
+    Queries, keys and values in one weight count as one layer, as in torch's own initialisation.
+    """
     std_of, draw = INITS[name]
-    for path, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            # Drawn contiguous and copied: in place, the numbers would depend on the memory format.
-            weight = empty(layer.weight.shape)
-            draw(weight, std_of(weight, mode) * scale, generator(seed, "weights", path))
-            layer.weight.detach().copy_(weight)
-            if layer.bias is not None:
-                layer.bias.detach().zero_()
+    for path, module, parameter in weights_of(model):
+        weight = module.get_parameter(parameter).detach()
+        # Drawn contiguous and copied: in place, the numbers would depend on the memory format.
+        drawn = empty(weight.shape)
+        draw(drawn, std_of(drawn, mode) * scale, generator(seed, "weights", path))
+        weight.copy_(drawn)
+        for bias in ("bias", "in_proj_bias"):
+            if (values := module._parameters.get(bias)) is not None:
+                values.detach().zero_()

@@ -1,16 +1,17 @@
-"""From a finished run back to its subnetwork, as a plain torch module without a trace of this package."""
+"""From a finished run back to its subnetwork, as a plain torch module without masks or scores."""
 
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, load_config
+from hidden_subnet.config import Config, Library, load_config
 from hidden_subnet.feed import open_test
 from hidden_subnet.layers import bake
 from hidden_subnet.methods.method import Method
+from hidden_subnet.models.resnet import ResidualBlock
 from hidden_subnet.subnetwork import load_trained, put_masks, random_network, weights_digest, weights_from_seed
 
 Which = Literal["first", "best", "last"] | int
@@ -36,7 +37,8 @@ def load(run: str | Path, which: Which = "last") -> nn.Module:
     if (state := read_checkpoint(folder, which, config, course.method)) is not None:
         load_trained(model, state["trained"])
         course.before_evaluation(state["epoch"])  # the best epoch's mask may be another than the last's
-    if not weights_from_seed(config) and course.method.trains not in ("weights", "both"):
+    frozen = course.method.trains not in ("weights", "both") and config.model.library is Library.own
+    if not weights_from_seed(config) and frozen:
         require_its_weights(folder, result, weights_digest(model))
     bake(model)
     return model.requires_grad_(False).eval()
@@ -57,7 +59,7 @@ def read_checkpoint(folder: Path, which: Which, config: Config, method: Method) 
     Raises FileNotFoundError, and ValueError for `best` of a run without validation images or a damaged file.
     """
     if method.trains == "nothing":
-        if weights_from_seed(config):
+        if weights_from_seed(config) and not config.train.norm_batches:
             return None
         which = "last"
     if which == "best" and config.data.validation == 0:
@@ -94,9 +96,14 @@ def finished(run: str | Path) -> Path:
 
 
 def export(run: str | Path, which: Which, to: Path | None) -> Path:
-    """Write the plain module with torch.save; any program that has torch reads it, without this package."""
+    """Write the plain module with torch.save; any program that has torch reads it, without this package.
+
+    Of a network of torchvision the file needs torchvision too.
+    """
     path = to or Path(run) / f"subnetwork-{which}.pt"
     model = load(run, which)
+    if any(isinstance(module, ResidualBlock) for module in model.modules()):
+        model = fx.symbolic_trace(model)  # torch has no module that adds two others, and a file must not need ours
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(model, path)
     return path

@@ -4,19 +4,26 @@ import os
 from pathlib import Path
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
+from hidden_subnet.check_model import last_batch
+from hidden_subnet.config import Config, Library, Random
 from hidden_subnet.data.load import prepare as prepare_data
 from hidden_subnet.dataset import info_of
 from hidden_subnet.experiment import choose_device
+from hidden_subnet.models import zoo
+from hidden_subnet.norm import layers_with_statistics
 from hidden_subnet.subnetwork import bare_network
 from hidden_subnet.weights import load_weights
 
 
 def prepare(configs: list[Config]) -> None:
-    """See to the device, the data (downloaded where missing) and the output folder; ConfigError or DataError if not."""
+    """See to the device, torchvision's networks, the data (downloaded where missing) and the output folder.
+
+    Raises ConfigError or DataError where one of them cannot be had.
+    """
     outs = {Path(config.out) for config in configs}
     for device in {config.train.device for config in configs}:
         choose_device(device)
+    _try_torchvision(configs)
     for out in outs:
         _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written
     for name, root in {(config.data.name.name, config.data.root) for config in configs}:
@@ -29,8 +36,8 @@ def prepare(configs: list[Config]) -> None:
 def _refuse_weights_that_do_not_fit(configs: list[Config]) -> None:
     tried = set()
     for config in configs:
-        info = info_of(config.data)
-        what = (config.pretrained_sha256, config.model.name, config.model.width, info.shape, info.classes)
+        info, model = info_of(config.data), config.model
+        what = (config.pretrained_sha256, model.library, model.name, model.width, model.norm, info.shape, info.classes)
         if config.pretrained is None or what in tried:
             continue
         tried.add(what)
@@ -40,6 +47,29 @@ def _refuse_weights_that_do_not_fit(configs: list[Config]) -> None:
             raise ConfigError(f"pretrained={config.pretrained}: cannot be read ({error.strerror or error})") from None
         except ValueError as error:  # whose message begins with the path
             raise ConfigError(f"pretrained={error}") from None
+
+
+def _try_torchvision(configs: list[Config]) -> None:
+    tried = set()
+    for config in configs:
+        if config.model.library is not Library.torchvision:
+            continue
+        # A batch of one is no matter where nothing is trained.
+        smallest = 2 if isinstance(config.method, Random) else last_batch(config)
+        info = info_of(config.data)
+        needs = (config.model.name, info.shape, info.classes, smallest, config.train.norm_batches > 0)
+        if needs in tried:
+            continue
+        tried.add(needs)
+        try:
+            model = zoo.probe(config.model.name, info.shape, info.classes, smallest)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if config.train.norm_batches and not layers_with_statistics(model):
+            raise ConfigError(
+                f"train.norm_batches={config.train.norm_batches}: model.name={config.model.name} has no batch norm, "
+                "whose statistics it would take anew; leave it away"
+            )
 
 
 def _refuse_where_nothing_can_be_made(out: Path) -> None:

@@ -5,23 +5,28 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config import Config, Scale
+from hidden_subnet.config import Config, Library, Masking, Norm, Scale
 from hidden_subnet.course import Course, masked_course, plain_course
 from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import seed_of
-from hidden_subnet.inits import fill
+from hidden_subnet.inits import fill, weights_of
 from hidden_subnet.layers import mask_layers, masked_layers
 from hidden_subnet.masks import Scratch
 from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.methods.table import METHODS
+from hidden_subnet.models import zoo
 from hidden_subnet.models.build import build
+from hidden_subnet.seeding import derive
 from hidden_subnet.weights import differences
 
 
 def bare_network(config: Config) -> nn.Module:
     """The network of the config, with whatever weights torch gives it."""
-    info = info_of(config.data)
-    return build(config.model.name.name, config.model.width, info.shape, info.classes)
+    info, model = info_of(config.data), config.model
+    if model.library is Library.torchvision:
+        seed = derive(seed_of(config, "weights"), "weights", "torchvision")
+        return zoo.build(model.name, info.shape, info.classes, seed)
+    return build(model.name, model.width, info.shape, info.classes, affine=model.norm is Norm.batch)
 
 
 def random_network(config: Config) -> nn.Module:
@@ -38,6 +43,13 @@ def draw_weights(model: nn.Module, config: Config, seed: int) -> None:
     fill(model, config.init.name.name, config.init.mode.name, kept[config.init.scale] ** -0.5, seed)
 
 
+def dense_layers(model: nn.Module, config: Config) -> set[str]:
+    """Paths of the layers that the config leaves out of the mask."""
+    paths = [path for path, _, _ in weights_of(model)]
+    ends = [(config.model.first_layer, paths[0]), (config.model.last_layer, paths[-1])]
+    return {path for masking, path in ends if masking is Masking.dense}
+
+
 def put_masks(model: nn.Module, config: Config) -> Course:
     """Turn `model` into what the config's method trains, in place; only what may change requires a gradient."""
     method = METHODS[config.method.name]
@@ -46,7 +58,13 @@ def put_masks(model: nn.Module, config: Config) -> Course:
         if method.only_last_layer:
             last_layer(model).requires_grad_(True)
         return plain_course(method)
-    mask_layers(model, lambda n: TopKRule(n, Scratch()))  # the course gives each its own
+    mask_layers(
+        model,
+        lambda n: TopKRule(n, Scratch()),  # the course gives each its own
+        dense=dense_layers(model, config),
+        # Who reads their weights, and where, is theirs to decide.
+        by_parameter=config.model.library is Library.torchvision,
+    )
     if method.trains == "nothing":
         model.requires_grad_(False)
     elif method.trains == "weights":
@@ -95,11 +113,15 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Tells whether a later torch still draws the same weights from a seed, which torch does not promise."""
+    """Tells whether a later torch still draws the same weights from a seed, which torch does not promise.
+
+    Of all of its parameters but scores: torchvision draws some by itself. Masking torchvision's changes their order.
+    """
     state = hashlib.sha256()
-    for _, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            state.update(layer.weight.detach().cpu().contiguous().numpy().tobytes())
+    scores = {id(layer.scores) for _, layer in masked_layers(model)}
+    for value in model.parameters():
+        if id(value) not in scores:
+            state.update(value.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
 
 

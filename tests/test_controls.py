@@ -24,7 +24,6 @@ from hidden_subnet.controls import (
     measure_untrained,
     readout_runs,
     redraw_weights,
-    refresh_norms,
     shuffle_masks,
     small_dense_runs,
 )
@@ -123,18 +122,6 @@ def test_redrawn_weights_have_the_runs_init_and_its_mask(compose: Compose) -> No
     redraw_weights(model, config, 6)
     assert not torch.equal(first, model.get_submodule("fc1").weight)
     assert all(torch.equal(mask, masks[path]) for path, mask in current_masks(model).items())
-
-
-def test_norms_are_those_of_the_batches() -> None:
-    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    model[0].weight.detach().fill_(2.0)
-    norm = model[1]
-    norm.running_mean.fill_(99)
-    before = norm.momentum
-    refresh_norms(model, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [6.0]])])
-    assert (norm.running_mean.item(), norm.running_var.item()) == (6.0, 8.0)  # means 2, 10; unbiased variances 8, 8
-    assert norm.momentum == before
-    assert not norm.training
 
 
 # The runs that are trained beside it

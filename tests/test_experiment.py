@@ -21,7 +21,6 @@ from hidden_subnet.config import (
     Init,
     InitName,
     Model,
-    ModelName,
     Pruning,
     PruningName,
     Tracker,
@@ -37,7 +36,7 @@ TIMES = ("seconds", "images_per_second")
 
 def small(out: Path, method: str = "edge_popup", **train: Any) -> Config:
     return Config(
-        model=Model(name=ModelName.conv2, width=0.125),
+        model=Model(name="conv2", width=0.125),
         init=Init(name=InitName.signed_constant),
         data=Data(name=DataName.synthetic, crop=1, flip=True),
         pruning=Pruning(name=PruningName.layerwise),

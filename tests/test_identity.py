@@ -26,9 +26,11 @@ from hidden_subnet.config import (
     Found,
     Init,
     InitName,
+    Library,
+    Masking,
     Method,
     Model,
-    ModelName,
+    Norm,
     OnError,
     OptimizerName,
     Pruning,
@@ -47,6 +49,7 @@ from hidden_subnet.config import (
     load_config,
 )
 from hidden_subnet.identity import digest, folder_name, projection, slug
+from hidden_subnet.models.plan import NAMES as MODEL_NAMES
 from hidden_subnet.models.plan import plan
 
 Compose = Callable[..., Config]
@@ -198,7 +201,11 @@ BASE = {
 }
 IDENTITY: dict[str, Any] = {
     "model.name": "conv4",
+    "model.library": "torchvision",
     "model.width": 0.5,
+    "model.norm": "batch",
+    "model.first_layer": "dense",
+    "model.last_layer": "dense",
     "init.name": "kaiming_normal",
     "init.mode": "fan_out",
     "init.scale": "density",
@@ -230,6 +237,7 @@ IDENTITY: dict[str, Any] = {
     "train.gamma": 0.2,
     "train.label_smoothing": 0.1,
     "pretrained_sha256": "0" * 64,
+    "train.norm_batches": 4,
     "prune_rate": 0.51,
     "pruning.name": "layerwise",
     "pruning.floor": 0.2,
@@ -301,6 +309,12 @@ def test_what_a_method_does_not_use_is_no_part_of_its_runs(tmp_path: Path) -> No
     constant = {"method.name": "sampled", "method.score_init": "constant"}
     assert not same(constant, {**constant, "method.score_constant": 1.0})
     assert same({"data.validation": 0}, {"data.validation": 0, "seeds.split": 4})
+    assert same({"method.name": "dense"}, {"method.name": "dense", "model.first_layer": "dense"})
+    # Batch norm's statistics come from training images, in their order and with their augmentation.
+    norms = {"method.name": "random", "train.norm_batches": 2}
+    assert same(norms, {**norms, "train.epochs": 3, "train.lr": 0.7})
+    for key, value in {"train.norm_batches": 3, "train.batch_size": 9, "data.flip": True, "seeds.data": 4}.items():
+        assert not same(norms, {**norms, key: value})
 
 
 def test_what_the_optimizer_and_schedule_do_not_use_is_left_out(tmp_path: Path) -> None:
@@ -340,12 +354,12 @@ def test_seed_sets_all_four_streams(compose: Compose) -> None:
     assert projection(compose("seed=3", "seeds.data=0")) != projection(each)
 
 
-@pytest.mark.parametrize("model", list(ModelName), ids=lambda model: model.name)
-def test_widths_of_one_name_are_one_network(model: ModelName) -> None:
+@pytest.mark.parametrize("model", MODEL_NAMES)
+def test_widths_of_one_name_are_one_network(model: str) -> None:
     """0.57 and 0.5700000000000001 are the same run, so 100 features must not become 56 or 57."""
     for hundredths in range(10, 200):
         width = hundredths / 100
-        sizes = [plan(model.name, each, (3, 32, 32), 10) for each in (width, nextafter(width, 0), nextafter(width, 9))]
+        sizes = [plan(model, each, (3, 32, 32), 10) for each in (width, nextafter(width, 0), nextafter(width, 9))]
         assert sizes[0] == sizes[1] == sizes[2], width
 
 
@@ -368,7 +382,14 @@ def random_config(source: random.Random) -> Config:
         return source.choice([None, None, source.randrange(5)])
 
     return Config(
-        model=Model(name=one(ModelName), width=source.choice([1.0, 0.5, source.uniform(0.1, 2)])),
+        model=Model(
+            name=source.choice(MODEL_NAMES),
+            library=one(Library),
+            width=source.choice([1.0, 0.5, source.uniform(0.1, 2)]),
+            norm=one(Norm),
+            first_layer=one(Masking),
+            last_layer=one(Masking),
+        ),
         init=Init(name=one(InitName), mode=one(Fan), scale=one(Scale)),
         data=Data(
             name=one(DataName),
@@ -408,6 +429,7 @@ def random_config(source: random.Random) -> Config:
             milestones=source.choice([[], [3], [3, 7]]),
             gamma=source.choice([0.1, 0.5]),
             label_smoothing=source.choice([0.0, 0.1]),
+            norm_batches=source.choice([0, 10]),
             device=one(Device),
             threads=source.choice([None, 1, 2]),
         ),

@@ -14,7 +14,6 @@ from hidden_subnet.config import (
     Init,
     InitName,
     Model,
-    ModelName,
     Pruning,
     PruningName,
     Scale,
@@ -139,7 +138,7 @@ def network(
     width: float = 0.25,
 ) -> Config:
     return Config(
-        model=Model(name=ModelName[model], width=width),
+        model=Model(name=model, width=width),
         init=Init(name=InitName[init], scale=scale),
         data=Data(name=DataName.synthetic),
         pruning=Pruning(name=PruningName.layerwise),

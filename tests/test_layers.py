@@ -12,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hidden_subnet.layers import MaskedConv2d, MaskedLinear, bake, fill_scores, mask_layers, masked_layers, masks_held
+from hidden_subnet.layers import (
+    MaskedConv2d,
+    MaskedLinear,
+    bake,
+    fill_scores,
+    mask_layers,
+    masked_layers,
+    masks_held,
+    not_masked,
+)
 from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.edge_popup import TopKRule
 
@@ -105,14 +114,50 @@ def test_masking_nothing_is_an_error() -> None:
             mask(model)
 
 
-def test_subclasses_are_left_alone_and_in_sight() -> None:
-    """Attention reads out_proj.weight itself: a masked out_proj would be masked in name only."""
-    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 3))
-    before = type(model[0].out_proj)
-    assert mask(model) == ["1"]
-    assert type(model[0].out_proj) is before
-    with pytest.raises(ValueError, match="nothing to mask"):
-        mask(nn.MultiheadAttention(8, 2))
+def test_attention_is_masked_where_it_reads() -> None:
+    """Attention reads out_proj.weight itself: a masked out_proj layer would be masked in name only."""
+    torch.manual_seed(0)
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 1)
+    attention = "layers.0.self_attn"
+    paths = [f"{attention}.in_proj_weight", f"{attention}.out_proj", "layers.0.linear1", "layers.0.linear2"]
+    plain = copy.deepcopy(model)
+    assert mask(model) == paths == [path for path, _ in masked_layers(model)]
+    assert set(not_masked(model)) == {name for name, value in plain.named_parameters() if value.dim() == 1}
+    tokens = torch.randn(3, 4, 8)
+    for training in (True, False):  # in evaluation attention takes another way through torch
+        model.train(training)
+        with torch.no_grad():
+            outputs = model(tokens)
+            for path, layer in masked_layers(model):
+                layer.held = torch.zeros_like(layer.weight)
+                assert not torch.allclose(model(tokens), outputs), (path, training)
+                del layer.held
+    model.train()(tokens).square().sum().backward()
+    assert all(layer.scores.grad is not None and layer.scores.grad.any() for _, layer in masked_layers(model))
+    masks = {path: layer.rule.mask(layer.scores.detach()) for path, layer in masked_layers(model)}
+    with torch.no_grad():
+        expected = model.eval()(tokens)
+        bake(model)
+        torch.testing.assert_close(model(tokens), expected)
+        assert model.state_dict().keys() == plain.state_dict().keys()
+        assert torch.equal(model.get_parameter(paths[0]), plain.get_parameter(paths[0]) * masks[paths[0]])
+    assert [type(each) for each in model.modules()] == [type(each) for each in plain.modules()]
+
+
+def test_separate_projections_are_masked_too() -> None:
+    attention = nn.MultiheadAttention(8, 2, kdim=4, vdim=6)
+    assert mask(attention) == ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj"]
+
+
+def test_layers_can_be_left_dense() -> None:
+    model = Small()
+    mask_layers(model, lambda n: TopKRule(n, Scratch()), dense={"stem", "head"})
+    assert [path for path, _ in masked_layers(model)] == ["body.1.0", "wide"]
+    assert type(model.stem) is nn.Conv2d
+    assert not model.stem.weight.requires_grad
+    assert {name for name in not_masked(model) if name.endswith(".weight")} == {
+        "stem.weight", "body.1.1.weight", "head.weight",
+    }  # fmt: skip
 
 
 def test_the_output_is_that_of_the_masked_weights() -> None:

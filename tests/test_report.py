@@ -20,7 +20,6 @@ from hidden_subnet.config import (
     Init,
     InitName,
     Model,
-    ModelName,
     Pruning,
     PruningName,
     Seeds,
@@ -40,7 +39,7 @@ from hidden_subnet.trackers.summary import curves
 
 def config(method: str = "edge_popup", prune_rate: float = 0.5, seed: int = 0, **parts: Any) -> Config:
     made = Config(
-        model=Model(name=ModelName.conv2),
+        model=Model(name="conv2"),
         init=Init(name=InitName.signed_constant),
         data=Data(name=DataName.digits),
         pruning=Pruning(name=PruningName.layerwise),
@@ -185,7 +184,7 @@ def test_a_run_says_what_it_is_and_how_accurate(tmp_path: Path) -> None:
         ("config.yaml", "", "config.yaml: holds no settings"),
         ("config.yaml", "model: 3", "config.yaml: 3 is no Model"),
         ("config.yaml", "modl: {}", "config.yaml: 'modl' is no setting of Config"),
-        ("config.yaml", "model: {name: conv3}", "config.yaml: 'conv3' is no ModelName"),
+        ("config.yaml", "init: {name: signed}", "config.yaml: 'signed' is no InitName"),
         ("config.yaml", "method: {name: lottery}", "config.yaml: 'lottery' is no"),
         ("result.json", '{"last": ', "result.json: "),
         ("result.json", "[]", "result.json: holds no settings"),
@@ -294,7 +293,7 @@ def test_two_folders_of_one_run_count_once(tmp_path: Path) -> None:
 def test_settings_that_vary_are_columns(tmp_path: Path) -> None:
     for lr in (0.05, 0.1):
         finish(tmp_path, config(train=Train(lr=lr)), 0.9)
-        finish(tmp_path, config(train=Train(lr=lr), model=Model(name=ModelName.conv4, width=2)), 0.9)
+        finish(tmp_path, config(train=Train(lr=lr), model=Model(name="conv4", width=2)), 0.9)
     finish(tmp_path, config("random"), 0.1)
     settings = [line.settings for line in summarise(read_runs(tmp_path))]
     assert settings == [
@@ -490,7 +489,7 @@ def test_a_single_series_has_no_legend(tmp_path: Path) -> None:
 
 
 def test_several_dense_networks_are_told_apart(tmp_path: Path) -> None:
-    for model in (Model(name=ModelName.conv2), Model(name=ModelName.conv4)):
+    for model in (Model(name="conv2"), Model(name="conv4")):
         for method in ("edge_popup", "dense"):
             for seed in range(2):
                 finish(tmp_path, config(method, seed=seed, model=model), 0.9 + 0.01 * seed)

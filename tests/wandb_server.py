@@ -27,7 +27,6 @@ from hidden_subnet.config import (
     InitName,
     Method,
     Model,
-    ModelName,
     Pruning,
     PruningName,
     Tracker,
@@ -59,7 +58,7 @@ def make(
     tracker: str = "wandb", mode: str = "auto", labels: tuple[str, ...] = (), method: Method | None = None
 ) -> Config:
     return Config(
-        model=Model(name=ModelName.conv2),
+        model=Model(name="conv2"),
         init=Init(name=InitName.signed_constant),
         data=Data(name=DataName.digits),
         pruning=Pruning(name=PruningName.layerwise),

@@ -11,7 +11,7 @@ from rich.table import Table
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.commands.names import DIGITS, find_run
-from hidden_subnet.config import Config, Device, EdgePopup
+from hidden_subnet.config import Config, Device, EdgePopup, Library
 from hidden_subnet.controls import measure_untrained, readout_runs, small_dense_runs
 from hidden_subnet.evaluation import load_checkpoint, rebuilt
 from hidden_subnet.identity import folder_name
@@ -39,6 +39,11 @@ def _controls(folder: Path, draws: int, workers: int | None, console: Console) -
             raise ConfigError(
                 f"{folder.name}: the controls are those of a mask that edge_popup found; method="
                 f"{parts.config.method.name} finds none by the size of its scores: name a run of method=edge_popup"
+            )
+        if parts.config.model.library is Library.torchvision:
+            raise ConfigError(
+                f"{folder.name}: the controls need networks of other widths and other random weights, which "
+                "torchvision's are not made for: name a run of one of our own networks"
             )
         load_checkpoint(parts, result, "last")
         own = evaluate(parts.model, parts.test, parts.device).top1

@@ -5,6 +5,7 @@ of workers; a run that goes on in the middle of an epoch reads none of the image
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +136,15 @@ class Reader:
     def close(self) -> None:
         """End the workers."""
         # There is no public way; else they would live until the last traceback that knows the iterator is gone.
-        if (iterator := self._loader._iterator) is not None and self._loader.num_workers:
-            iterator._shutdown_workers()  # type: ignore[attr-defined]
-        self._loader._iterator = None
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if iterator is not None and self._loader.num_workers:
+            # A worker that was killed may be noticed only here, by torch's handler of SIGCHLD, which raises wherever
+            # the process then is: the reader has told of it or no longer needs it.
+            with suppress(RuntimeError):
+                iterator._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in iterator._workers:  # type: ignore[attr-defined]
+                worker.kill()
+                worker.join()
 
 
 class FolderBatches:

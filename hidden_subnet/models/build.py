@@ -1,15 +1,22 @@
-"""The paper's networks as plain torch modules, without bias or norm layers."""
+"""The paper's networks as plain torch modules without biases."""
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
-from hidden_subnet.models.plan import Shape, plan
+from hidden_subnet.models.plan import ResidualPlan, Shape, plan
+from hidden_subnet.models.resnet import resnet
 
 
-def build(name: str, width: float, shape: Shape, classes: int) -> nn.Sequential:
-    """Input (B, *shape), output (B, classes) logits; raises ValueError as `plan` does."""
+def build(name: str, width: float, shape: Shape, classes: int, *, affine: bool = False) -> nn.Sequential:
+    """Input (B, *shape), output (B, classes) logits; raises ValueError as `plan` does.
+
+    `affine` gives norm layers a factor and a shift a channel, which begin at 1 and 0.
+    """
     sizes = plan(name, width, shape, classes)
+    if isinstance(sizes, ResidualPlan):
+        return resnet(sizes, partial(nn.BatchNorm2d, affine=affine))
     layers: list[tuple[str, nn.Module]] = []
     channels = shape[0]
     for pair, wide in enumerate(sizes.pairs, start=1):

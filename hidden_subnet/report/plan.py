@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hidden_subnet import claims, owners, record
-from hidden_subnet.config import Config
+from hidden_subnet.config import Config, Library
 from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import projection
 from hidden_subnet.models.plan import plan
+from hidden_subnet.models.plan import weights as count_weights
 from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.report.runs import dig, number
 from hidden_subnet.report.table import flat, short_names, shown, varying
@@ -39,7 +40,8 @@ class Planned:
     """One of ORDER."""
     again: bool
     """force=true: done or not, it runs."""
-    weights: int
+    weights: int | None
+    """None for a network of torchvision, whose size only torch can tell."""
     seconds: float | None
     """What is left of it, as far as finished runs alike tell; None where there is none."""
 
@@ -76,14 +78,12 @@ def planned(configs: Sequence[Config]) -> list[Planned]:
     return found
 
 
-def weights(config: Config) -> int:
-    """Weights of the network, all of which a mask covers where the method has one; no layer has a bias."""
+def weights(config: Config) -> int | None:
+    """Weights of the network's conv and linear layers; none of our own has a bias."""
+    if config.model.library is Library.torchvision:
+        return None
     info = info_of(config.data)
-    sizes = plan(config.model.name.name, config.model.width, info.shape, info.classes)
-    total, channels = 0, info.shape[0]
-    for width in sizes.pairs:
-        total, channels = total + 9 * width * (channels + width), width
-    return total + sum(a * b for a, b in zip(sizes.features, sizes.features[1:], strict=False))
+    return count_weights(plan(config.model.name, config.model.width, info.shape, info.classes))
 
 
 def finished(out: Path) -> dict[Kind, dict[int, list[float]]]:
@@ -111,7 +111,7 @@ def estimate(what: dict[str, Any], known: dict[Kind, dict[int, list[float]]]) ->
 
 def _kind(what: dict[str, Any]) -> Kind:
     data = ("data.name", "data.fraction", "data.one_batch", "data.pad", "data.size", "data.found.digest")
-    return tuple(dig(what, path) for path in (*data, "model.name", "model.width", "method.name"))
+    return tuple(dig(what, path) for path in (*data, "model.library", "model.name", "model.width", "method.name"))
 
 
 def _epochs(what: dict[str, Any]) -> int:
@@ -152,7 +152,7 @@ def _times(todo: list[Planned]) -> list[str]:
 def _each(runs: Sequence[Planned]) -> Table:
     table = _table(["run"])
     for run in runs:
-        table.add_row(Text(run.folder.name), f"{run.weights:,}", _time([run]), _state([run]))
+        table.add_row(Text(run.folder.name), _weights(run), _time([run]), _state([run]))
     return table
 
 
@@ -170,7 +170,7 @@ def _combinations(runs: Sequence[Planned]) -> Table:
         table.add_row(
             *(Text(shown(settings.get(path))) for path in paths),
             str(len(members)),
-            f"{members[0].weights:,}",
+            _weights(members[0]),
             _time(members),
             _state(members),
         )
@@ -187,6 +187,10 @@ def _table(texts: list[str], *counts: str) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("state", overflow="fold")
     return table
+
+
+def _weights(run: Planned) -> str:
+    return "-" if run.weights is None else f"{run.weights:,}"
 
 
 def _time(members: Sequence[Planned]) -> str:

@@ -16,7 +16,7 @@ from hidden_subnet.report.plan import makespan
 from hidden_subnet.report.table import flat, short_names, shown, varying
 from hidden_subnet.sweep.job import Job
 
-Kind = tuple[str, str, float, str]
+Kind = tuple[str, str, str, float, str]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Progress:
 
 
 def kind(config: Config) -> Kind:
-    return config.data.name.name, config.model.name.name, config.model.width, config.method.name
+    model = config.model
+    return config.data.name.name, model.library.name, model.name, model.width, config.method.name
 
 
 def _epochs(config: Config) -> int:

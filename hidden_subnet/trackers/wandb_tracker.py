@@ -181,7 +181,7 @@ def columns(config: Config) -> dict[str, Any]:
     known = {} if isinstance(config.method, Sampled) else {"prune_rate": rate, "density": round(1 - rate, 12)}
     return {
         **known,
-        "model": config.model.name.name,
+        "model": config.model.name,
         "data": config.data.name.name,
         "method": config.method.name,
         "init": config.init.name.name,

@@ -25,7 +25,6 @@ from hidden_subnet.config import (
     Init,
     InitName,
     Model,
-    ModelName,
     Pruning,
     PruningName,
     Tracker,
@@ -43,7 +42,7 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 def config(out: Path, force: bool = False) -> Config:
     return Config(
-        model=Model(name=ModelName.conv2, width=0.125),
+        model=Model(name="conv2", width=0.125),
         init=Init(name=InitName.signed_constant),
         data=Data(name=DataName.synthetic, crop=1, flip=True),
         pruning=Pruning(name=PruningName.layerwise),
