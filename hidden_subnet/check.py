@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from hidden_subnet.check_data import data_problems
 from hidden_subnet.check_model import model_problems
-from hidden_subnet.config import (
+from hidden_subnet.identity import has_rate
+from hidden_subnet.settings import (
     METHODS,
     Config,
     Dnw,
@@ -18,7 +19,6 @@ from hidden_subnet.config import (
     ScheduleName,
     WarmupThenPrune,
 )
-from hidden_subnet.identity import has_rate
 
 FIXED_FAN = ("xavier_normal", "xavier_constant", "standard")
 REFERENCE_SCALES = ("signed_constant", "unsigned_constant", "kaiming_normal")

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from hidden_subnet.config import Config
 from hidden_subnet.data.info import FOLDERS, INFO, held_out, trained_on
 from hidden_subnet.dataset import info_of
+from hidden_subnet.settings import Config
 
 
 def data_problems(config: Config) -> Iterator[str]:

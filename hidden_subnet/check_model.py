@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Iterator
 
-from hidden_subnet.config import Config, Library, Norm
 from hidden_subnet.data.info import held_out, trained_on
 from hidden_subnet.dataset import info_of
 from hidden_subnet.models.plan import NAMES, ResidualPlan, has_norm, plan
+from hidden_subnet.settings import Config, Library, Norm
 
 
 def model_problems(config: Config) -> Iterator[str]:

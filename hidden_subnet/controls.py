@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config import Config, Dense, LastLayer, Method, Scale
 from hidden_subnet.fit import Parts
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.norm import take_statistics
 from hidden_subnet.report.controls import INVERTED, REDRAWN, SHUFFLED
 from hidden_subnet.seeding import derive, generator
+from hidden_subnet.settings import Config, Dense, LastLayer, Method, Scale
 from hidden_subnet.subnetwork import bare_network, count_parameters, draw_weights
 from hidden_subnet.training import evaluate
 

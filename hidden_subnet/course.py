@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config import Config, Evaluation, PruningName, Sampled, ScoreInit, WarmupThenPrune
 from hidden_subnet.identity import seed_of
 from hidden_subnet.inits import fans
 from hidden_subnet.layers import fill_scores, masked_layers
@@ -15,6 +14,7 @@ from hidden_subnet.methods.budget import Budget, GlobalBudget, LayerwiseBudget
 from hidden_subnet.methods.method import Method
 from hidden_subnet.methods.warmup_then_prune import WarmupRule
 from hidden_subnet.schedules import prune_rate_at
+from hidden_subnet.settings import Config, Evaluation, PruningName, Sampled, ScoreInit, WarmupThenPrune
 
 EVALUATIONS: dict[Evaluation, sampled.Evaluation] = {
     Evaluation.sample: "sample",

@@ -5,9 +5,9 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from hidden_subnet.config import Config, Data, Found
 from hidden_subnet.data.info import FOLDERS, INFO, DataError, Info
 from hidden_subnet.data.listing import Listing, list_images
+from hidden_subnet.settings import Config, Data, Found
 
 
 def counted(config: Config) -> Config:

@@ -10,12 +10,13 @@ import torch
 
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Device, Library, load_config
+from hidden_subnet.config import load_config
 from hidden_subnet.experiment import choose_device, deterministic, masked, unmasked
 from hidden_subnet.feed import open_feed
 from hidden_subnet.fit import Parts
 from hidden_subnet.loading import Which, finished, read_checkpoint, require_its_weights
 from hidden_subnet.record import CONFIG
+from hidden_subnet.settings import Device, Library
 from hidden_subnet.subnetwork import load_trained, weights_digest, weights_from_seed
 from hidden_subnet.training import evaluate
 

@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Any
 
 from hidden_subnet import claims, owners, provenance, record
-from hidden_subnet.config import Config
 from hidden_subnet.experiment import choose_device, run
 from hidden_subnet.fit import Hooks, InterruptedRun, Row
+from hidden_subnet.settings import Config
 from hidden_subnet.trackers import Tracker, open_trackers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)

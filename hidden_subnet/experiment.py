@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.collapse import at_chance, dead_layer
-from hidden_subnet.config import Config, Device
 from hidden_subnet.feed import Feed, open_feed
 from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, renew_norm, saved_state
 from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.layers import masked_layers, not_masked
 from hidden_subnet.memory import keep_freed_memory
+from hidden_subnet.settings import Config, Device
 from hidden_subnet.subnetwork import (
     count_parameters,
     current_masks,

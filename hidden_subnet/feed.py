@@ -8,7 +8,6 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from hidden_subnet.config import Config, Data
 from hidden_subnet.data.batches import Batches, EvaluationBatches
 from hidden_subnet.data.info import FOLDERS, trained_on
 from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
@@ -16,6 +15,7 @@ from hidden_subnet.data.load import Images, load
 from hidden_subnet.data.split import balanced_order, split
 from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import seed_of
+from hidden_subnet.settings import Config, Data
 
 
 @dataclass(frozen=True)

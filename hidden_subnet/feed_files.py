@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from hidden_subnet.config import Config, Data
 from hidden_subnet.data.folders import Augmentation, Files, FolderBatches, FolderEvaluation, Reader
 from hidden_subnet.data.info import DataError
 from hidden_subnet.data.listing import Listing, list_images
 from hidden_subnet.dataset import found_in, info_of
 from hidden_subnet.feed import chosen
+from hidden_subnet.settings import Config, Data
 
 MOST_WORKERS = 8
 

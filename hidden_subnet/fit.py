@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, Library
 from hidden_subnet.course import Course
 from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
 from hidden_subnet.identity import seed_of
@@ -23,6 +22,7 @@ from hidden_subnet.norm import take_statistics
 from hidden_subnet.optimizers import make_optimizer
 from hidden_subnet.schedules import learning_rate
 from hidden_subnet.seeding import derive
+from hidden_subnet.settings import Config, Library
 from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state, weights_from_seed
 from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
 from hidden_subnet.weights import Fit

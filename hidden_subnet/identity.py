@@ -10,7 +10,8 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from hidden_subnet.config import (
+from hidden_subnet.config import as_dict, normalised
+from hidden_subnet.settings import (
     UNMASKED,
     Config,
     Data,
@@ -24,8 +25,6 @@ from hidden_subnet.config import (
     Sampled,
     ScheduleName,
     ScoreInit,
-    as_dict,
-    normalised,
 )
 
 SCHEMA = 1

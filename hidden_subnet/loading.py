@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, Library, load_config
+from hidden_subnet.config import load_config
 from hidden_subnet.feed import open_test
 from hidden_subnet.layers import bake
 from hidden_subnet.methods.method import Method
 from hidden_subnet.models.resnet import ResidualBlock
+from hidden_subnet.settings import Config, Library
 from hidden_subnet.subnetwork import load_trained, put_masks, random_network, weights_digest, weights_from_seed
 
 Which = Literal["first", "best", "last"] | int

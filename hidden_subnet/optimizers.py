@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from hidden_subnet.config import OptimizerName, Train
+from hidden_subnet.settings import OptimizerName, Train
 
 
 def make_optimizer(model: nn.Module, train: Train) -> Optimizer:

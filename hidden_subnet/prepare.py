@@ -5,12 +5,12 @@ from pathlib import Path
 
 from hidden_subnet.check import ConfigError
 from hidden_subnet.check_model import last_batch
-from hidden_subnet.config import Config, Library, Random
 from hidden_subnet.data.load import prepare as prepare_data
 from hidden_subnet.dataset import info_of
 from hidden_subnet.experiment import choose_device
 from hidden_subnet.models import zoo
 from hidden_subnet.norm import layers_with_statistics
+from hidden_subnet.settings import Config, Library, Random
 from hidden_subnet.subnetwork import bare_network
 from hidden_subnet.weights import load_weights
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.names import find_run
-from hidden_subnet.config import Config
 from hidden_subnet.record import CONFIG, LAST, RESULT
+from hidden_subnet.settings import Config
 
 
 def pinned(config: Config) -> Config:

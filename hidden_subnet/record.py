@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hidden_subnet.config import Config, as_dict, load_config, to_yaml
+from hidden_subnet.config import as_dict, load_config, to_yaml
 from hidden_subnet.identity import folder_name, projection
+from hidden_subnet.settings import Config
 
 CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
 PROVENANCE, ATTEMPTS, CONTROLS = "provenance.json", "attempts", "controls.json"

@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hidden_subnet import record
-from hidden_subnet.config import Config
 from hidden_subnet.execute import EXIT_CODES, Display, Origin, Outcome, execute
 from hidden_subnet.fit import Row
 from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import make_console, say
+from hidden_subnet.settings import Config
 from hidden_subnet.trackers.sent import how_to_send
 from hidden_subnet.trackers.summary import is_tracked
 

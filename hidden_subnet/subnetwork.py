@@ -5,7 +5,6 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config import Config, Library, Masking, Norm, Scale
 from hidden_subnet.course import Course, masked_course, plain_course
 from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import seed_of
@@ -17,6 +16,7 @@ from hidden_subnet.methods.table import METHODS
 from hidden_subnet.models import zoo
 from hidden_subnet.models.build import build
 from hidden_subnet.seeding import derive
+from hidden_subnet.settings import Config, Library, Masking, Norm, Scale
 from hidden_subnet.weights import differences
 
 

@@ -11,7 +11,8 @@ import hydra
 import pytest
 import torch
 
-from hidden_subnet.config import Config, register
+from hidden_subnet.config import register
+from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 
 ROOT = Path(__file__).parents[1]

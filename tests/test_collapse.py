@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from hidden_subnet import record
 from hidden_subnet.collapse import at_chance, dead_layer
-from hidden_subnet.config import Config
 from hidden_subnet.experiment import run
 from hidden_subnet.fit import Hooks
+from hidden_subnet.settings import Config
 
 SILENT = Hooks(lambda row: None, lambda epoch, batch, batches: None, lambda: False, lambda text: None)
 

@@ -15,9 +15,9 @@ from hidden_subnet import claims, owners, record
 from hidden_subnet.__main__ import main
 from hidden_subnet.commands.names import find_run, find_sweep
 from hidden_subnet.commands.survey import onlooker, survey
-from hidden_subnet.config import Config
 from hidden_subnet.execute import Display, Origin, execute
 from hidden_subnet.owners import Observer
+from hidden_subnet.settings import Config
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import Job
 from hidden_subnet.sweep.progress import Now, Progress, counts, labels

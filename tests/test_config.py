@@ -10,19 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from image_folders import make_folder
 from torch.optim import SGD
 
-from hidden_subnet.config import (
-    METHODS,
-    Config,
-    DataName,
-    Init,
-    InitName,
-    PruningName,
-    Scale,
-    TrackerName,
-    as_dict,
-    load_config,
-    to_yaml,
-)
+from hidden_subnet.config import as_dict, load_config, to_yaml
 from hidden_subnet.data.info import FOLDERS, INFO
 from hidden_subnet.identity import folder_name
 from hidden_subnet.inits import INITS, fill
@@ -31,6 +19,7 @@ from hidden_subnet.methods import table
 from hidden_subnet.models.build import build
 from hidden_subnet.models.plan import NAMES as MODEL_NAMES
 from hidden_subnet.models.plan import has_norm
+from hidden_subnet.settings import METHODS, Config, DataName, Init, InitName, PruningName, Scale, TrackerName
 from hidden_subnet.subnetwork import put_masks
 from hidden_subnet.training import Sums, evaluate, train_epoch
 from hydra_plugins.hidden_subnet.errors import setting_names

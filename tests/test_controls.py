@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from hidden_subnet import record
 from hidden_subnet.__main__ import main
-from hidden_subnet.config import Config, Device
 from hidden_subnet.controls import (
     DENSE_LR,
     READOUT_LR,
@@ -34,6 +33,7 @@ from hidden_subnet.layers import mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.report.controls import INVERTED, READOUT, REDRAWN, SHUFFLED, SMALL, Study, sentence, shown, verdict
+from hidden_subnet.settings import Config, Device
 from hidden_subnet.subnetwork import bare_network, count_parameters, current_masks
 
 Compose = Callable[..., Config]

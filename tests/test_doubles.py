@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
+from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.doubles import doubles
 
 Compose = Callable[..., Config]

@@ -17,9 +17,9 @@ from hidden_subnet import checkpoints, record
 from hidden_subnet.__main__ import main
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.evaluate import evaluate
-from hidden_subnet.config import Config, Device
 from hidden_subnet.evaluation import measure, rebuilt
 from hidden_subnet.execute import execute
+from hidden_subnet.settings import Config, Device
 from hydra_plugins.hidden_subnet.evaluating import evaluate_as_asked, refuse_in_sweep
 
 Compose = Callable[..., Config]

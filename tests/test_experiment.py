@@ -13,7 +13,10 @@ from silence import QUIET
 
 import hidden_subnet
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import (
+from hidden_subnet.execute import Display, Outcome, execute
+from hidden_subnet.identity import folder_name
+from hidden_subnet.loading import export
+from hidden_subnet.settings import (
     METHODS,
     Config,
     Data,
@@ -27,9 +30,6 @@ from hidden_subnet.config import (
     TrackerName,
     Train,
 )
-from hidden_subnet.execute import Display, Outcome, execute
-from hidden_subnet.identity import folder_name
-from hidden_subnet.loading import export
 
 TIMES = ("seconds", "images_per_second")
 
@@ -179,7 +179,7 @@ def test_checkpoints_of_every_second_epoch(tmp_path: Path, undisturbed: Callable
 
 
 def test_adam_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    from hidden_subnet.config import OptimizerName
+    from hidden_subnet.settings import OptimizerName
 
     adam = {"optimizer": OptimizerName.adam, "lr": 0.01}
     whole = execute(small(tmp_path / "whole", **adam), QUIET)

@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from hidden_subnet import loading, record
-from hidden_subnet.config import Config, Data, DataName, load_config
+from hidden_subnet.config import load_config
 from hidden_subnet.data.batches import normalised, scale_and_shift
 from hidden_subnet.data.folders import FolderBatches
 from hidden_subnet.data.info import DataError
@@ -32,6 +32,7 @@ from hidden_subnet.execute import execute
 from hidden_subnet.feed import Feed, open_feed, open_test
 from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.seeding import derive
+from hidden_subnet.settings import Config, Data, DataName
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 from hydra_plugins.hidden_subnet.errors import one_line
 

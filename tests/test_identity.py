@@ -13,7 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from hidden_subnet.config import (
+from hidden_subnet.config import as_dict, load_config
+from hidden_subnet.identity import digest, folder_name, projection, slug
+from hidden_subnet.models.plan import NAMES as MODEL_NAMES
+from hidden_subnet.models.plan import plan
+from hidden_subnet.settings import (
     METHODS,
     Checkpoint,
     Claim,
@@ -45,12 +49,7 @@ from hidden_subnet.config import (
     TrackerName,
     Train,
     WarmupThenPrune,
-    as_dict,
-    load_config,
 )
-from hidden_subnet.identity import digest, folder_name, projection, slug
-from hidden_subnet.models.plan import NAMES as MODEL_NAMES
-from hidden_subnet.models.plan import plan
 
 Compose = Callable[..., Config]
 

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config import (
+from hidden_subnet.inits import INITS, fans, fill
+from hidden_subnet.layers import masked_layers
+from hidden_subnet.masks import kept_count, topk_mask
+from hidden_subnet.settings import (
     METHODS,
     Config,
     Data,
@@ -19,9 +22,6 @@ from hidden_subnet.config import (
     Scale,
     Seeds,
 )
-from hidden_subnet.inits import INITS, fans, fill
-from hidden_subnet.layers import masked_layers
-from hidden_subnet.masks import kept_count, topk_mask
 from hidden_subnet.subnetwork import put_masks, random_network
 
 # A conv of 294,912 weights: large enough that its moments are near those promised.

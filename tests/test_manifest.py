@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from hidden_subnet.config import Config, as_dict
+from hidden_subnet.config import as_dict
 from hidden_subnet.identity import folder_name
+from hidden_subnet.settings import Config
 from hidden_subnet.sweep import manifest
 
 COMMAND = {"command": "launch.py -m seed=0,1", "directory": "/somewhere", "git": None}

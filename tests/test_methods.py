@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from hidden_subnet.config import (
+from hidden_subnet.course import Course
+from hidden_subnet.inits import fill
+from hidden_subnet.layers import masked_layers
+from hidden_subnet.masks import Scratch, kept_count
+from hidden_subnet.methods.dnw import DnwRule
+from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.methods.random_trained import FixedMaskRule, under_mask
+from hidden_subnet.methods.sampled import Evaluation as Evaluated
+from hidden_subnet.methods.sampled import SampledRule, drawn
+from hidden_subnet.methods.warmup_then_prune import WarmupRule
+from hidden_subnet.models.build import build
+from hidden_subnet.settings import (
     METHODS,
     Config,
     Data,
@@ -23,17 +34,6 @@ from hidden_subnet.config import (
     ScoreInit,
     WarmupThenPrune,
 )
-from hidden_subnet.course import Course
-from hidden_subnet.inits import fill
-from hidden_subnet.layers import masked_layers
-from hidden_subnet.masks import Scratch, kept_count
-from hidden_subnet.methods.dnw import DnwRule
-from hidden_subnet.methods.edge_popup import TopKRule
-from hidden_subnet.methods.random_trained import FixedMaskRule, under_mask
-from hidden_subnet.methods.sampled import Evaluation as Evaluated
-from hidden_subnet.methods.sampled import SampledRule, drawn
-from hidden_subnet.methods.warmup_then_prune import WarmupRule
-from hidden_subnet.models.build import build
 from hidden_subnet.subnetwork import current_masks, put_masks, random_network
 from hidden_subnet.training import Sums, evaluate, train_epoch
 

@@ -11,10 +11,10 @@ from test_experiment import QUIET, assert_same_run, interrupt, small, trained
 
 import hidden_subnet
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, Evaluation, InitName, Pruning, PruningName, Sampled, Scale, WarmupThenPrune
 from hidden_subnet.execute import execute
 from hidden_subnet.masks import kept_count
 from hidden_subnet.schedules import prune_rate_at
+from hidden_subnet.settings import Config, Evaluation, InitName, Pruning, PruningName, Sampled, Scale, WarmupThenPrune
 from hidden_subnet.subnetwork import put_masks, random_network
 
 RAMP = Pruning(name=PruningName["global"], ramp_epochs=2, start_rate=0.1)

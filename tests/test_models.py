@@ -16,7 +16,6 @@ from torch.optim import SGD
 import hidden_subnet
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.collapse import dead_layer
-from hidden_subnet.config import METHODS, Config, Init, InitName, Library, Masking, Model, Norm
 from hidden_subnet.data.info import INFO
 from hidden_subnet.execute import Display, execute
 from hidden_subnet.inits import fill
@@ -29,6 +28,7 @@ from hidden_subnet.models.build import build
 from hidden_subnet.models.plan import RESIDUAL, plan, weights
 from hidden_subnet.norm import take_statistics
 from hidden_subnet.prepare import prepare
+from hidden_subnet.settings import METHODS, Config, Init, InitName, Library, Masking, Model, Norm
 from hidden_subnet.subnetwork import put_masks
 from hidden_subnet.training import Sums, evaluate, train_epoch
 

@@ -10,12 +10,12 @@ from silence import QUIET
 from torch import nn
 
 from hidden_subnet import record
-from hidden_subnet.config import Config, OptimizerName, Train
 from hidden_subnet.execute import execute
 from hidden_subnet.layers import mask_layers
 from hidden_subnet.masks import Scratch
 from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.optimizers import make_optimizer, parameter_groups
+from hidden_subnet.settings import Config, OptimizerName, Train
 
 Compose = Callable[..., Config]
 SCHEDULES = json.loads((Path(__file__).parent / "data" / "training.json").read_text())["lr_schedules"]

@@ -12,11 +12,11 @@ import pytest
 from test_wrong_input import ASK
 
 from hidden_subnet import record
-from hidden_subnet.config import Config
 from hidden_subnet.data.info import INFO
 from hidden_subnet.identity import projection
 from hidden_subnet.models.build import build
 from hidden_subnet.report.plan import MOST_RUNS, clock, estimate, finished, makespan, planned, print_plan, weights
+from hidden_subnet.settings import Config
 
 Compose = Callable[..., Config]
 

@@ -16,11 +16,12 @@ import hidden_subnet
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.evaluate import evaluate
-from hidden_subnet.config import Config, Device, load_config
+from hidden_subnet.config import load_config
 from hidden_subnet.execute import Display, execute
 from hidden_subnet.identity import folder_name
 from hidden_subnet.prepare import prepare
 from hidden_subnet.pretrained import pinned
+from hidden_subnet.settings import Config, Device
 from hidden_subnet.weights import Fit, fit_weights, load_weights, read_weights
 
 Compose = Callable[..., Config]

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hidden_subnet.config import Config
 from hidden_subnet.layers import mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.settings import Config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

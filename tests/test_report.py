@@ -12,7 +12,13 @@ import pytest
 from rich.console import Console
 
 from hidden_subnet import claims, owners, record
-from hidden_subnet.config import (
+from hidden_subnet.config import as_dict, to_yaml
+from hidden_subnet.identity import folder_name, projection
+from hidden_subnet.report.figure import draw, half_width
+from hidden_subnet.report.results import COLUMNS, cell, write_results
+from hidden_subnet.report.runs import read_run, read_runs
+from hidden_subnet.report.table import Line, short_names, summarise, table
+from hidden_subnet.settings import (
     METHODS,
     Config,
     Data,
@@ -26,14 +32,7 @@ from hidden_subnet.config import (
     Tracker,
     TrackerName,
     Train,
-    as_dict,
-    to_yaml,
 )
-from hidden_subnet.identity import folder_name, projection
-from hidden_subnet.report.figure import draw, half_width
-from hidden_subnet.report.results import COLUMNS, cell, write_results
-from hidden_subnet.report.runs import read_run, read_runs
-from hidden_subnet.report.table import Line, short_names, summarise, table
 from hidden_subnet.trackers.summary import curves
 
 

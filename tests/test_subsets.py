@@ -19,7 +19,6 @@ from torchvision.transforms.v2 import functional as F
 
 from hidden_subnet import loading, record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config, Data, DataName
 from hidden_subnet.data.batches import Batches, EvaluationBatches, normalised, scale_and_shift
 from hidden_subnet.data.info import INFO, Info
 from hidden_subnet.data.load import load
@@ -29,6 +28,7 @@ from hidden_subnet.dataset import info_of
 from hidden_subnet.execute import execute
 from hidden_subnet.feed import chosen, open_feed, open_test
 from hidden_subnet.identity import folder_name, projection
+from hidden_subnet.settings import Config, Data, DataName
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 from hydra_plugins.hidden_subnet.grid_sweeper import expand
 from hydra_plugins.hidden_subnet.options import refuse_names

@@ -14,8 +14,9 @@ import torch
 from wandb_server import KEY, RESULT, ROWS, make, of_type, records, rows_in
 
 from hidden_subnet import record
-from hidden_subnet.config import Config, Dense, TrackerMode, as_dict
+from hidden_subnet.config import as_dict
 from hidden_subnet.execute import Display, execute
+from hidden_subnet.settings import Config, Dense, TrackerMode
 from hidden_subnet.subnetwork import flips
 from hidden_subnet.trackers import background, open_trackers
 from hidden_subnet.trackers.background import InBackground

@@ -12,8 +12,9 @@ import pytest
 from wandb_server import StandIn, serving
 
 from hidden_subnet import checkpoints, record
-from hidden_subnet.config import Config, as_dict, to_yaml
+from hidden_subnet.config import as_dict, to_yaml
 from hidden_subnet.identity import folder_name
+from hidden_subnet.settings import Config
 from hidden_subnet.trackers import sent
 
 pytest_plugins = ["wandb_server"]

@@ -14,11 +14,11 @@ from wandb_server import RESULT, ROWS, Received, StandIn, make, of_type, records
 
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config, TrackerMode, TrackerName
 from hidden_subnet.execute import Display, execute
 from hidden_subnet.report.figure import draw
 from hidden_subnet.report.runs import read_run
 from hidden_subnet.report.table import summarise
+from hidden_subnet.settings import Config, TrackerMode, TrackerName
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.trackers import open_trackers, sent, wandb_tracker

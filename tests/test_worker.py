@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hidden_subnet import claims, owners, record
-from hidden_subnet.config import Config, OnError
 from hidden_subnet.owners import Observer
+from hidden_subnet.settings import Config, OnError
 from hidden_subnet.sweep import manifest, worker
 from hidden_subnet.sweep.job import DEATHS, Job, jobs_of, look
 from hidden_subnet.sweep.manifest import Sweep

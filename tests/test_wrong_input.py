@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
+from hidden_subnet.settings import Config
 from hidden_subnet.single import run_single
 from hidden_subnet.sweep.sweep import run_sweep
 from hydra_plugins.hidden_subnet.compose import to_checked_config

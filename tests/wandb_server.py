@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from hidden_subnet.config import (
+from hidden_subnet.settings import (
     Config,
     Data,
     DataName,

@@ -11,12 +11,12 @@ from rich.table import Table
 from hidden_subnet import record
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.commands.names import DIGITS, find_run
-from hidden_subnet.config import Config, Device, EdgePopup, Library
 from hidden_subnet.controls import measure_untrained, readout_runs, small_dense_runs
 from hidden_subnet.evaluation import load_checkpoint, rebuilt
 from hidden_subnet.identity import folder_name
 from hidden_subnet.report.console import make_console, say
 from hidden_subnet.report.controls import READOUT, SMALL, Study, sentence, shown, verdict
+from hidden_subnet.settings import Config, Device, EdgePopup, Library
 from hidden_subnet.sweep.sweep import run_sweep
 from hidden_subnet.training import evaluate
 

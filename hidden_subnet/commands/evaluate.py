@@ -7,9 +7,9 @@ from rich.table import Table
 
 from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.names import find_run
-from hidden_subnet.config import Device
 from hidden_subnet.evaluation import checkpoints_of, environment, measure, rebuilt, which_of
 from hidden_subnet.report.console import make_console, say
+from hidden_subnet.settings import Device
 
 
 def evaluate(out: Path, name: str, device: Device, root: str | None) -> int:

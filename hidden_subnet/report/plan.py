@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from hidden_subnet import claims, owners, record
-from hidden_subnet.config import Config, Library
 from hidden_subnet.dataset import info_of
 from hidden_subnet.identity import projection
 from hidden_subnet.models.plan import plan
@@ -23,6 +22,7 @@ from hidden_subnet.models.plan import weights as count_weights
 from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.report.runs import dig, number
 from hidden_subnet.report.table import flat, short_names, shown, varying
+from hidden_subnet.settings import Config, Library
 
 MOST_RUNS = 30
 """More are shown as a line for each combination of settings, over its seeds."""

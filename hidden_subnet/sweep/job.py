@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hidden_subnet import record
 from hidden_subnet.claims import ENDED, Standing, launch_of, owner_of, standing
-from hidden_subnet.config import Config
 from hidden_subnet.owners import Observer
+from hidden_subnet.settings import Config
 from hidden_subnet.sweep.manifest import Sweep, noted_failure
 
 DEATHS = 3

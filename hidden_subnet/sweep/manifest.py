@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hidden_subnet.config import Config, from_dict
+from hidden_subnet.config import from_dict
 from hidden_subnet.identity import folder_name
 from hidden_subnet.record import portable, write_json
+from hidden_subnet.settings import Config
 
 SWEEPS, MANIFEST, STOP, WORKERS, FAILURES = ".sweeps", "manifest.json", "stop", "workers", "failures"
 

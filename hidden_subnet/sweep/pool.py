@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from hidden_subnet import claims, record
-from hidden_subnet.config import Config, Device
 from hidden_subnet.execute import SIGNALS, Display, Origin, execute, stop_signals
+from hidden_subnet.settings import Config, Device
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.gpus import hold_one, visible_gpus
 from hidden_subnet.sweep.job import Job

@@ -10,10 +10,10 @@ from typing import Any
 
 from hidden_subnet import record
 from hidden_subnet.claims import CLAIM
-from hidden_subnet.config import Config, Random
 from hidden_subnet.identity import projection
 from hidden_subnet.report.plan import makespan
 from hidden_subnet.report.table import flat, short_names, shown, varying
+from hidden_subnet.settings import Config, Random
 from hidden_subnet.sweep.job import Job
 
 Kind = tuple[str, str, str, float, str]

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from hidden_subnet import claims, provenance, record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
 from hidden_subnet.owners import Observer
 from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.report.runs import STATES, read_run
 from hidden_subnet.report.table import summarise, table
+from hidden_subnet.settings import Config
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import Job, jobs_of
 from hidden_subnet.sweep.manifest import Sweep

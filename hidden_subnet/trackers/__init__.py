@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from hidden_subnet.config import Config, TrackerName
+from hidden_subnet.settings import Config, TrackerName
 from hidden_subnet.trackers.background import InBackground
 from hidden_subnet.trackers.tensorboard_tracker import TensorboardTracker
 from hidden_subnet.trackers.tracker import Tracker

@@ -9,11 +9,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hidden_subnet.config import Config, TrackerName
 from hidden_subnet.record import write_json
 from hidden_subnet.report.results import OUTCOME, SETTINGS, row
 from hidden_subnet.report.runs import Run
 from hidden_subnet.report.table import Line, summarise
+from hidden_subnet.settings import Config, TrackerName
 from hidden_subnet.trackers.background import Background
 from hidden_subnet.trackers.wandb_tracker import Session, abandon, is_disabled, prepare, tags
 

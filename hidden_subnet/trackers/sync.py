@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hidden_subnet import claims, owners, record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import TrackerMode, TrackerName, load_config
+from hidden_subnet.config import load_config
 from hidden_subnet.report.console import count
 from hidden_subnet.report.runs import read_run
+from hidden_subnet.settings import TrackerMode, TrackerName
 from hidden_subnet.trackers import sent, summary
 from hidden_subnet.trackers.background import InBackground
 from hidden_subnet.trackers.wandb_tracker import (

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hidden_subnet.config import Config, Sampled, TrackerMode, as_dict
+from hidden_subnet.config import as_dict
 from hidden_subnet.identity import has_rate, slug
+from hidden_subnet.settings import Config, Sampled, TrackerMode
 from hidden_subnet.trackers import sent
 
 UPLOAD_SECONDS = 15.0

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from hidden_subnet.check import ConfigError, check
-from hidden_subnet.config import Config, as_dict, from_dict, to_config
+from hidden_subnet.config import as_dict, from_dict, to_config
 from hidden_subnet.dataset import counted
 from hidden_subnet.pretrained import pinned
+from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
 

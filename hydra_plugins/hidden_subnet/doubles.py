@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from hidden_subnet.config import Config, as_dict
+from hidden_subnet.config import as_dict
+from hidden_subnet.settings import Config
 
 
 def doubles(groups: Iterable[Sequence[Config]]) -> list[str]:

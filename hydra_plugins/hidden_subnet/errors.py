@@ -10,8 +10,8 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import METHODS, Config
 from hidden_subnet.data.info import DataError
+from hidden_subnet.settings import METHODS, Config
 
 
 def one_line(error: BaseException) -> str:

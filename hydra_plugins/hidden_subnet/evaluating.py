@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
+from hidden_subnet.settings import Config
 
 TAKEN = ("evaluate", "out", "train.device", "data.root")
 

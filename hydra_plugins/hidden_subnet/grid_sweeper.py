@@ -23,8 +23,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
+from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.doubles import doubles
 from hydra_plugins.hidden_subnet.options import refuse_names

@@ -12,8 +12,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config, OnError
 from hidden_subnet.identity import folder_name
+from hidden_subnet.settings import Config, OnError
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.objective import objective
 from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in

@@ -1,7 +1,7 @@
 """What a sweeper that searches (Optuna's) is told about a run."""
 
 from hidden_subnet import record
-from hidden_subnet.config import Config
+from hidden_subnet.settings import Config
 
 
 def objective(config: Config) -> float | None:

@@ -21,9 +21,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import MISSING, DictConfig
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
 from hidden_subnet.identity import folder_name
 from hidden_subnet.record import folder_of
+from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.grid_sweeper import launch_jobs
 from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in

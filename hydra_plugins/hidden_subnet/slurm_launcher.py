@@ -11,7 +11,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQue
 from omegaconf import DictConfig, OmegaConf
 
 from hidden_subnet.check import ConfigError
-from hidden_subnet.config import Config
+from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.local_launcher import LocalLauncher
 
 if TYPE_CHECKING:

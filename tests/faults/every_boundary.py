@@ -16,7 +16,9 @@ from typing import Any
 import torch._dynamo  # noqa: F401 (once, and not in each child)
 
 from hidden_subnet import checkpoints, claims, record
-from hidden_subnet.config import (
+from hidden_subnet.execute import Display, execute
+from hidden_subnet.owners import Observer
+from hidden_subnet.settings import (
     METHODS,
     Checkpoint,
     Config,
@@ -31,8 +33,6 @@ from hidden_subnet.config import (
     TrackerName,
     Train,
 )
-from hidden_subnet.execute import Display, execute
-from hidden_subnet.owners import Observer
 
 sys.path.insert(0, str(Path(__file__).parent))
 QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from real import FULL, figure
 
-from hidden_subnet.config import Config, from_dict
+from hidden_subnet.config import from_dict
 from hidden_subnet.identity import digest, folder_name, projection
+from hidden_subnet.settings import Config
 
 pytestmark = pytest.mark.slow
 

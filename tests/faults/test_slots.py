@@ -14,7 +14,7 @@ import pytest
 from real import ROOT, SMALL, ended, figure, folders, launch, owner, rows, standing, start, surroundings
 
 from hidden_subnet import checkpoints, provenance, record
-from hidden_subnet.config import Config
+from hidden_subnet.settings import Config
 from hidden_subnet.sweep import manifest
 
 pytestmark = pytest.mark.slow
