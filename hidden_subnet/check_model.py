@@ -1,6 +1,7 @@
 """The rules of the group `model`, and of what only some networks have."""
 
 import difflib
+import math
 from collections.abc import Iterator
 
 from hidden_subnet.data.info import held_out, trained_on
@@ -14,6 +15,8 @@ def model_problems(config: Config) -> Iterator[str]:
     model = config.model
     if not 0 < model.width <= 100:
         yield f"model.width={model.width:g}: the width must be a positive number, at most 100"
+    if not 0 < model.temperature < math.inf:
+        yield f"model.temperature={model.temperature:g}: the logits are divided by it; it must be a positive number"
     if config.train.norm_batches < 0:
         yield f"train.norm_batches={config.train.norm_batches}: must be 0 (running statistics) or larger"
     if model.library is Library.torchvision:

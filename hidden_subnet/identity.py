@@ -108,7 +108,13 @@ def _pruning(config: Config, pruning: dict[str, Any]) -> dict[str, Any]:
 
 def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
     unused = {"first_layer", "last_layer"} if isinstance(config.method, UNMASKED) else set()
-    since = {"library": "own", "norm": "batch_fixed", "first_layer": "masked", "last_layer": "masked"}
+    since = {
+        "library": "own",
+        "norm": "batch_fixed",
+        "first_layer": "masked",
+        "last_layer": "masked",
+        "temperature": 1.0,
+    }
     return {key: value for key, value in model.items() if key not in unused and value != since.get(key)}
 
 

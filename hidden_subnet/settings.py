@@ -64,6 +64,9 @@ class Model:
     first_layer: Masking = Masking.masked
     """dense: all of its weights stay, random and frozen, and are no part of what prune_rate is a fraction of."""
     last_layer: Masking = Masking.masked
+    temperature: float = 1.0
+    """The logits are divided by it, in training and evaluation. In a network without biases and norm layers, weights
+    that are c times as large in each of L layers are the same as the temperature c^-L: a control for init.scale."""
 
 
 @dataclass(kw_only=True, slots=True)

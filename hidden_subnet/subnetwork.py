@@ -22,6 +22,13 @@ from hidden_subnet.weights import differences
 
 def bare_network(config: Config) -> nn.Module:
     """The network of the config, with whatever weights torch gives it."""
+    network, temperature = _network(config), config.model.temperature
+    if temperature != 1:
+        network.register_forward_hook(lambda module, inputs, logits: logits / temperature)
+    return network
+
+
+def _network(config: Config) -> nn.Module:
     info, model = info_of(config.data), config.model
     if model.library is Library.torchvision:
         seed = derive(seed_of(config, "weights"), "weights", "torchvision")

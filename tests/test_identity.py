@@ -205,6 +205,7 @@ IDENTITY: dict[str, Any] = {
     "model.norm": "batch",
     "model.first_layer": "dense",
     "model.last_layer": "dense",
+    "model.temperature": 2.0,
     "init.name": "kaiming_normal",
     "init.mode": "fan_out",
     "init.scale": "density",
@@ -388,6 +389,7 @@ def random_config(source: random.Random) -> Config:
             norm=one(Norm),
             first_layer=one(Masking),
             last_layer=one(Masking),
+            temperature=source.choice([1.0, 1.0, 0.5]),
         ),
         init=Init(name=one(InitName), mode=one(Fan), scale=one(Scale)),
         data=Data(

@@ -111,6 +111,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("model.name=vit_b_16", ["model.name=vit_b_16", "model=torchvision"]),
     ("model.norm=batch", ["model.norm=batch", "no norm layers"]),
     ("train.norm_batches=3", ["train.norm_batches=3", "model=conv2", "no batch norm"]),
+    ("model.temperature=0", ["model.temperature=0", "positive"]),
+    ("model.temperature=nan", ["model.temperature=nan", "positive"]),
     ("train.norm_batches=-1", ["train.norm_batches=-1", "0"]),
     ("model.name=cifar_resnet18 train.batch_size=1", ["train.batch_size=1", "cifar_resnet18", "another size"]),
     ("model.library=torchvision model.name=vit_b_16 model.width=2", ["model.width=2", "torchvision"]),
