@@ -20,6 +20,7 @@ from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.layers import masked_layers, not_masked
 from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.settings import Config, Device
+from hidden_subnet.speed import speed_up
 from hidden_subnet.subnetwork import (
     count_parameters,
     current_masks,
@@ -113,7 +114,9 @@ def unmasked(config: Config, device: str) -> Unmasked:
     if config.pretrained is not None:
         pretrained = load_weights(model, Path(config.pretrained), config.pretrained_sha256)
     weights, parameters = weights_digest(model), count_parameters(model)
-    return Unmasked(model.to(device), parameters, weights, pretrained)
+    model.to(device)
+    speed_up(model, config.train, device)
+    return Unmasked(model, parameters, weights, pretrained)
 
 
 def masked(network: Unmasked, config: Config, folder: Path, device: str, feed: Feed) -> Parts:

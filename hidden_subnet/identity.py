@@ -30,6 +30,7 @@ from hidden_subnet.settings import (
 SCHEMA = 1
 WITHOUT_VECTORS = {"fc", "conv2", "conv4", "conv6", "conv8"}
 """Models without norm layers and biases, for which train.norm_decay changes nothing."""
+_ROUNDING = {"precision": "fp32", "channels_last": False}
 
 
 def seed_of(config: Config, stream: str) -> int:
@@ -71,13 +72,21 @@ def projection(config: Config) -> dict[str, Any]:
     if has_rate(config.method):
         what |= {"pruning": _pruning(config, settings["pruning"]), "prune_rate": config.prune_rate}
     if isinstance(config.method, Random):
+        used = _rounding(settings["train"])
         if config.train.norm_batches:
-            what["train"] = {key: settings["train"][key] for key in ("norm_batches", "batch_size")}
+            used |= {key: settings["train"][key] for key in ("norm_batches", "batch_size")}
         else:
             del seeds["data"]
+        if used:
+            what["train"] = used
     else:
         what["train"] = _training(config, settings["train"])
     return what
+
+
+def _rounding(train: dict[str, Any]) -> dict[str, Any]:
+    """What changes the last bits on the same machine, where it is not as it was before it could be chosen."""
+    return {key: train[key] for key, before in _ROUNDING.items() if train[key] != before}
 
 
 def _data(config: Config, data: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
-    unused = {"device", "threads"}
+    unused = {"device", "threads", *_ROUNDING} - _rounding(train).keys()
     plain = config.model.library is Library.own and config.model.name in WITHOUT_VECTORS
     if config.train.norm_decay or config.train.weight_decay == 0 or plain:
         unused.add("norm_decay")

@@ -10,7 +10,8 @@ from hidden_subnet.dataset import info_of
 from hidden_subnet.experiment import choose_device
 from hidden_subnet.models import zoo
 from hidden_subnet.norm import layers_with_statistics
-from hidden_subnet.settings import Config, Library, Random
+from hidden_subnet.settings import Config, Library, Precision, Random
+from hidden_subnet.speed import refuse_bfloat16
 from hidden_subnet.subnetwork import bare_network
 from hidden_subnet.weights import load_weights
 
@@ -21,8 +22,10 @@ def prepare(configs: list[Config]) -> None:
     Raises ConfigError or DataError where one of them cannot be had.
     """
     outs = {Path(config.out) for config in configs}
-    for device in {config.train.device for config in configs}:
-        choose_device(device)
+    for device, precision in {(config.train.device, config.train.precision) for config in configs}:
+        chosen = choose_device(device)
+        if precision is Precision.bf16:
+            refuse_bfloat16(chosen)
     _try_torchvision(configs)
     for out in outs:
         _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written

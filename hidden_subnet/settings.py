@@ -47,6 +47,7 @@ ScheduleName = Enum("ScheduleName", {"cosine": "cosine", "constant": "constant",
 TrackerName = Enum("TrackerName", {"wandb": "wandb", "tensorboard": "tensorboard", "both": "both", "none": "none"})
 TrackerMode = Enum("TrackerMode", {"auto": "auto", "online": "online", "offline": "offline"})
 OnError = Enum("OnError", {"continue": "continue", "stop": "stop"})
+Precision = Enum("Precision", {"fp32": "fp32", "bf16": "bf16"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"})
 
 
@@ -214,6 +215,10 @@ class Train:
     norm_batches: int = 0
     """Before each evaluation, take the statistics of batch norm anew from so many training batches; 0: those that the
     training keeps."""
+    precision: Precision = Precision.fp32
+    """bf16: convolutions and products in bfloat16; scores, thresholds, loss and optimizer stay float32."""
+    channels_last: bool = False
+    """Memory layout of images and activations; the mask is the same."""
     device: Device = Device.auto
     threads: int | None = None
     """CPU threads; by default all cores for one run, cores / slots in a sweep."""
