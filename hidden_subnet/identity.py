@@ -94,6 +94,8 @@ def _data(config: Config, data: dict[str, Any]) -> dict[str, Any]:
     later = ("pad", "size", "resize", "resized_crop", "fraction", "one_batch", "found")
     before = asdict(Data())
     what |= {key: data[key] for key in later if data[key] != before[key]}
+    if data["resize"] == data["size"]:
+        what.pop("resize", None)  # as 0 means
     augmentation = ("crop", "flip", "resized_crop")
     unused: tuple[str, ...] = augmentation if config.data.one_batch else ()
     if isinstance(config.method, Random) and not config.train.norm_batches:

@@ -308,6 +308,7 @@ def test_what_a_method_does_not_use_is_no_part_of_its_runs(tmp_path: Path) -> No
         assert not same({"method.name": method}, {"method.name": method, **ramp})
         assert same({"method.name": method}, {"method.name": method, "pruning.floor": 0.3, "pruning.start_rate": 0.3})
     assert same({"method.name": "dnw"}, {"method.name": "dnw", "seeds.scores": 4})
+    assert same({"data.size": 16, "data.resize": 16}, {"data.size": 16})
     assert same({"method.name": "sampled"}, {"method.name": "sampled", "method.score_constant": 1.0})
     constant = {"method.name": "sampled", "method.score_init": "constant"}
     assert not same(constant, {**constant, "method.score_constant": 1.0})
