@@ -33,6 +33,9 @@ def register(presets: Path) -> None:
             assert isinstance(content, dict)
         except (yaml.YAMLError, AssertionError) as error:
             raise ValueError(f"{path} is no preset: {' '.join(str(error).split())[:150]}") from None
+        common = content.pop("common", {})
+        if common:
+            content["grids"] = [{**common, **grid} for grid in content["grids"]]
         preset = {"hydra": {"mode": "MULTIRUN"}, **content}
         store.store(group="sweep", name=path.stem, node=preset, package="_global_")
 

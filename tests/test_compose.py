@@ -159,7 +159,7 @@ def test_presets(context: HydraContext, preset: str) -> None:
     given = master(context, f"sweep={preset}")
     jobs = expand(OverridesParser.create(), [f"sweep={preset}"], grids(given))
     composer = Composer(context, given)
-    for job in jobs[:: max(1, len(jobs) // 10)]:
+    for job in jobs[:: max(1, len(jobs) // 4)]:
         assert ends(composer, context, given, job) == ends(None, context, given, job), job
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from image_folders import make_folder
 from torch.optim import SGD
 
@@ -23,7 +22,6 @@ from hidden_subnet.settings import METHODS, Config, DataName, Init, InitName, Pr
 from hidden_subnet.subnetwork import put_masks
 from hidden_subnet.training import Sums, evaluate, train_epoch
 from hydra_plugins.hidden_subnet.errors import setting_names
-from hydra_plugins.hidden_subnet.grid_sweeper import expand
 
 Compose = Callable[..., Config]
 
@@ -74,14 +72,6 @@ def test_help_names_settings_and_defaults_that_exist(compose: Compose) -> None:
     assert len(lines) >= 14
     assert {setting for setting, _ in lines} <= set(setting_names())
     assert compose(*(f"{setting}={value}" for setting, value in lines)) == compose()
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_composes(compose: Compose, preset: str) -> None:
-    grids = compose(f"sweep={preset}").grids
-    assert grids
-    jobs = expand(OverridesParser.create(), [f"sweep={preset}", "seed=0"], grids)
-    assert len({folder_name(compose(*job)) for job in jobs}) == len(jobs) > 1
 
 
 @pytest.mark.parametrize("init", list(InitName), ids=lambda init: init.name)
@@ -159,13 +149,3 @@ def test_config_yaml_of_an_older_run_takes_defaults(tmp_path: Path) -> None:
     assert (config.train.epochs, config.seed) == (3, 4)
     assert (config.train.batch_size, config.prune_rate, config.seeds.weights) == (64, 0.5, None)
     assert config.checkpoint.minutes == 5
-
-
-def test_a_preset_says_what_one_would_type() -> None:
-    parser = OverridesParser.create()
-    grid = {"seeds.split": [None, 1], "train.milestones": [[1], [2, 3]], "train.nesterov": True, "prune_rate": 0.5}
-    assert expand(parser, ["prune_rate=0.1"], [grid]) == [
-        [f"seeds.split={split}", f"train.milestones={marks}", "train.nesterov=true", "prune_rate=0.1"]
-        for split in ("null", "1")
-        for marks in ("[1]", "[2,3]")
-    ]

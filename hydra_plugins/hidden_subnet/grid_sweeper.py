@@ -122,11 +122,31 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
     keys = {override.get_key_element().lstrip("+~") for override in given}
     jobs: dict[tuple[str, ...], None] = {}
     for grid in preset:
-        refuse_names(f"{key}={_values(value)}" for key, value in grid.items())
-        lines = [f"{key}={_values(value)}" for key, value in grid.items() if key not in keys]
-        axes = [_axis(override) for override in [*parser.parse_overrides(lines), *given]]
-        jobs |= dict.fromkeys(itertools.product(*axes))
+        axes: list[list[tuple[str, ...]]] = []
+        for key, value in grid.items():
+            if "," in key:
+                axes.append(_tied(key, value, keys))
+            elif key not in keys:
+                [override] = parser.parse_overrides([f"{key}={_values(value)}"])
+                axes.append([(line,) for line in _axis(override)])
+        refuse_names(line for axis in axes for row in axis for line in row)
+        axes += [[(line,) for line in _axis(override)] for override in given]
+        jobs |= dict.fromkeys(tuple(itertools.chain(*rows)) for rows in itertools.product(*axes))
     return [list(job) for job in jobs]
+
+
+def _tied(key: str, rows: Any, given: set[str]) -> list[tuple[str, ...]]:
+    """Settings that move together; one that the command line gives is taken from there in every row."""
+    names = [name.strip() for name in key.split(",")]
+    if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != len(names) for row in rows):
+        raise ConfigError(
+            f"grids: {key}: must be a list of rows with a value for each of the {len(names)} settings, as in "
+            f"'model.width, prune_rate: [[0.5, 0.1], [1, 0.3]]'; got {rows!r}"
+        )
+    return [
+        tuple(f"{name}={_value(value)}" for name, value in zip(names, row, strict=True) if name not in given)
+        for row in rows
+    ]
 
 
 def _values(value: Any) -> str:

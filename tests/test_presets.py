@@ -1,0 +1,166 @@
+"""The presets in sweeps/: what each runs, tied settings, and what the command line changes."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext, RunMode
+from image_folders import make_folder
+from omegaconf import OmegaConf
+
+from hidden_subnet.check import ConfigError, check
+from hidden_subnet.config import register
+from hidden_subnet.identity import folder_name
+from hidden_subnet.models.plan import plan, weights
+from hidden_subnet.record import read_result
+from hidden_subnet.settings import METHODS, Config, PruningName
+from hydra_plugins.hidden_subnet.compose import Composer
+from hydra_plugins.hidden_subnet.grid_sweeper import expand, grids
+
+ROOT = Path(__file__).parents[1]
+Jobs = Callable[..., list[Config]]
+
+RUNS = {
+    "depth": 460,
+    "distributions": 175,
+    "imagenet": 9,
+    "prune_rates": 57,
+    "resnet18": 63,
+    "scaling": 150,
+    "smoke": 15,
+    "temperature": 50,
+    "width": 90,
+    "width_at_kept": 30,
+}
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """Every run of `python launch.py sweep=<preset> <overrides>`."""
+    register(ROOT / "sweeps")
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
+    folder = make_folder(tmp_path_factory.mktemp("images"), train=24)
+
+    def found(preset: str, *overrides: str) -> list[Config]:
+        given = [f"sweep={preset}", *overrides, *([f"data.root={folder}"] if preset == "imagenet" else [])]
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        preset_alone = loader.load_configuration("config", [f"sweep={preset}"], RunMode.MULTIRUN)
+        composer = Composer(context, master)
+        expanded = expand(OverridesParser.create(), given, grids(preset_alone))
+        return [composer.compose(job) for job in expanded]
+
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_asks_a_question_and_composes(jobs: Jobs, path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert "?" in f"{lines[0]}{lines[1]}"
+    assert len(lines) <= 30
+    found = jobs(path.stem, "seed=0")
+    for config in found:
+        check(config)
+    assert len({folder_name(config) for config in found}) == len(found) > 1
+
+
+@pytest.mark.parametrize("preset", RUNS)
+def test_number_of_runs(preset: str) -> None:
+    content = OmegaConf.to_container(ConfigStore.instance().load(f"sweep/{preset}.yaml").node)
+    assert len(expand(OverridesParser.create(), [], content["grids"])) == RUNS[preset]  # type: ignore[call-overload,index]
+
+
+def test_the_command_line_wins(jobs: Jobs) -> None:
+    found = jobs("depth", "data=digits", "train.epochs=2", "model=conv2", "seed=7", "prune_rate=0.2")
+    assert {config.data.name.name for config in found} == {"digits"}
+    assert {config.data.crop for config in found} == {0}  # cifar10 has 4
+    assert {(config.train.epochs, config.train.batch_size) for config in found} == {(2, 128)}
+    assert {(config.model.name, config.seed, config.prune_rate) for config in found} == {("conv2", 7, 0.2)}
+    assert len(found) == 2 * 2 + 2 + 1
+
+
+def test_smoke_has_every_method_with_every_pruning(jobs: Jobs) -> None:
+    found = {(config.method.name, config.pruning.name) for config in jobs("smoke")}
+    without = {"sampled", "dense", "last_layer"}
+    assert found == {
+        (method, pruning)
+        for method in METHODS
+        for pruning in PruningName
+        if pruning.name == "layerwise" or method not in without
+    }
+
+
+def test_width_at_kept_keeps_as_many_weights_at_every_width(jobs: Jobs) -> None:
+    kept = {}
+    for config in jobs("width_at_kept"):
+        n = weights(plan(config.model.name, config.model.width, (3, 32, 32), 10))
+        kept[config.model.width] = n * (1 - config.prune_rate)
+    assert sorted(kept) == [0.75, 1.0, 1.5, 2.0, 3.0]
+    assert kept[1.0] == 1_212_512
+    assert all(abs(value - kept[1.0]) < 0.0002 * kept[1.0] for value in kept.values())
+
+
+def test_temperatures_are_those_of_the_scales(jobs: Jobs) -> None:
+    given = {(config.prune_rate, config.model.temperature) for config in jobs("temperature")}
+    rates = (0.1, 0.3)
+    wanted = [(rate, kept**3.5) for rate in rates for kept in (1 - rate, rate)] + [(rate, 1.0) for rate in rates]
+    assert sorted(given) == [(rate, pytest.approx(value, rel=1e-5)) for rate, value in sorted(wanted)]
+
+
+def test_a_preset_says_what_one_would_type() -> None:
+    parser = OverridesParser.create()
+    grid = {"seeds.split": [None, 1], "train.milestones": [[1], [2, 3]], "train.nesterov": True, "prune_rate": 0.5}
+    assert expand(parser, ["prune_rate=0.1"], [grid]) == [
+        [f"seeds.split={split}", f"train.milestones={marks}", "train.nesterov=true", "prune_rate=0.1"]
+        for split in ("null", "1")
+        for marks in ("[1]", "[2,3]")
+    ]
+
+
+TIED: list[dict[str, Any]] = [{"model.width, prune_rate": [[0.5, 0.1], [1, 0.3]], "seed": [0, 1]}]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], [("0.5", "0.1", "0"), ("0.5", "0.1", "1"), ("1", "0.3", "0"), ("1", "0.3", "1")]),
+        (["seed=5"], [("0.5", "0.1", "5"), ("1", "0.3", "5")]),
+        (["prune_rate=0.7", "seed=5,6"], [(w, "0.7", s) for w in ("0.5", "1") for s in "56"]),
+        (["seed=5", "prune_rate=0.7", "model.width=2"], [("2", "0.7", "5")]),
+    ],
+    ids=["none", "another", "one of them", "all of them"],
+)  # fmt: skip
+def test_tied_settings_move_together(given: list[str], expected: list[tuple[str, str, str]]) -> None:
+    found = expand(OverridesParser.create(), given, TIED)
+    values = [dict(line.split("=") for line in job) for job in found]
+    assert sorted((each["model.width"], each["prune_rate"], each["seed"]) for each in values) == sorted(expected)
+
+
+@pytest.mark.parametrize("rows", [[[0.5, 0.1], [1]], [0.5, 0.1], 0.5, [[1, 2, 3]]])
+def test_tied_settings_need_a_value_each(rows: Any) -> None:
+    with pytest.raises(ConfigError, match=r"model\.width, prune_rate: must be a list of rows .* 2 settings"):
+        expand(OverridesParser.create(), [], [{"model.width, prune_rate": rows}])
+
+
+@pytest.mark.slow
+def test_smoke_runs(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "launch.py"), "sweep=smoke", f"out={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [read_result(path.parent) for path in tmp_path.glob("*/result.json")]
+    assert len(results) == RUNS["smoke"]
+    assert f"{RUNS['smoke']} done" in done.stdout
+    # Four epochs are enough to be far from chance wherever something is trained at all.
+    for result in results:
+        assert result is not None
+        trained = result["projection"]["method"]["name"] != "random"
+        assert (result["last"]["test"]["top1"] > 0.25) == trained, result["name"]
