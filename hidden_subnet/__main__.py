@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--tasks", type=int, default=1, help=argparse.SUPPRESS)
     results = add("results", "write results.csv and the figure anew, and print the table")
     results.add_argument("folder", nargs="?", type=Path, help="folder of the runs, as --out names it")
+    results.add_argument("--published", action="store_true", help="lay what others published over the figure, in grey")
     results.add_argument("--sweep", help=f"table and figure of one only: {SWEEP.partition(': ')[2]}")
     sync = add("sync", "give W&B what it missed of runs and sweeps")
     sync.add_argument("names", nargs="*", metavar="run or sweep", help="by default all of the folder")
@@ -112,7 +113,7 @@ def _call(arguments: argparse.Namespace) -> int:
         case "results":
             from hidden_subnet.commands.results import results
 
-            results(arguments.folder or arguments.out, arguments.sweep)
+            results(arguments.folder or arguments.out, arguments.sweep, arguments.published)
         case "sync":
             from hidden_subnet.commands.sync import sync
 

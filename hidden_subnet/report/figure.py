@@ -15,6 +15,7 @@ from matplotlib.transforms import ScaledTranslation
 from scipy.stats import t
 
 from hidden_subnet.record import write_atomically
+from hidden_subnet.report.published import Published
 from hidden_subnet.report.runs import Run, dig
 from hidden_subnet.report.table import Line, shown, summarise
 
@@ -37,8 +38,11 @@ STYLE = {
 LEVEL = 0.95
 
 
-def draw(runs: Iterable[Run], base: Path, title: str = "") -> list[Path]:
-    """Write `base`.png and `base`.svg (the same runs: the same bytes); nothing where no run is done."""
+def draw(runs: Iterable[Run], base: Path, title: str = "", published: Sequence[Published] = ()) -> list[Path]:
+    """Write `base`.png and `base`.svg (the same runs: the same bytes); nothing where no run is done.
+
+    What was `published` is drawn in grey over it.
+    """
     done = [run for run in runs if run.state == "done"]
     lines = summarise(done)
     if not lines:
@@ -46,7 +50,7 @@ def draw(runs: Iterable[Run], base: Path, title: str = "") -> list[Path]:
     base.parent.mkdir(parents=True, exist_ok=True)
     paths = [base.with_name(f"{base.name}.{kind}") for kind in ("png", "svg")]
     with matplotlib.rc_context(STYLE):
-        figure = plot(lines, title, subtitle(done, lines))
+        figure = plot(lines, title, subtitle(done, lines), published)
         for path in paths:
             kind, drawn = path.suffix[1:], io.BytesIO()
             figure.savefig(drawn, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
@@ -54,7 +58,7 @@ def draw(runs: Iterable[Run], base: Path, title: str = "") -> list[Path]:
     return paths
 
 
-def plot(lines: Sequence[Line], title: str, below: str) -> Figure:
+def plot(lines: Sequence[Line], title: str, below: str, published: Sequence[Published] = ()) -> Figure:
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     series = _series([line for line in lines if line.rate is not None])
@@ -66,7 +70,10 @@ def plot(lines: Sequence[Line], title: str, below: str) -> Figure:
         _draw_series(axes, members, index, aside if len(rates) == 1 else 0.0)
     for index, line in enumerate(constant):
         _draw_band(axes, line, _band_colour(line, constant, series), index)
-    _limits(axes, lines, rates)
+    for index, each in enumerate(published):
+        _draw_published(axes, each, index)
+        rates = sorted({*rates, *each.points})
+    _limits(axes, lines, rates, published)
     _draw_chance(axes, lines)
     asked = sorted({line.prune_rate for line in lines if line.prune_rate is not None})
     _rate_axes(axes, asked or rates)  # a density that came out would take the room of a tick that was asked for
@@ -76,7 +83,7 @@ def plot(lines: Sequence[Line], title: str, below: str) -> Figure:
     if title:
         figure.suptitle(title, fontsize=12, parse_math=False)
     axes.set_title(below, fontsize=9.5, color=GREY, pad=10, parse_math=False)
-    if len(series) + len(constant) > 1 or constant:
+    if len(series) + len(constant) > 1 or constant or published:
         longest = max(map(len, axes.get_legend_handles_labels()[1]))
         columns = max(1, 90 // (longest + 10))
         below_labels = axes.transAxes + ScaledTranslation(0, -0.42, figure.dpi_scale_trans)
@@ -134,6 +141,15 @@ def _draw_band(axes: Axes, line: Line, colour: str, index: int) -> None:
     axes.axhline(mean, linestyle=style, color=colour, linewidth=1.2, label=f"{label(line)} (n = {line.n})")
 
 
+def _draw_published(axes: Axes, each: Published, index: int) -> None:
+    marker, style = "*pdhv<>"[index % 7], (":", "--", "-.")[index % 3]
+    x, y = zip(*sorted(each.points.items()), strict=True)
+    axes.plot(
+        x, y, linestyle=style, linewidth=1, marker=marker, color="0.55", markerfacecolor="white", markersize=6,
+        markeredgewidth=1, zorder=2.5, label=f"published: {each.name}",
+    )  # fmt: skip
+
+
 def _band_colour(line: Line, constant: Sequence[Line], series: Sequence[Sequence[Line]]) -> str:
     """Of several, each takes the colour of the series that differs from it in the method only."""
     if len(constant) > 1:
@@ -158,9 +174,10 @@ def _draw_chance(axes: Axes, lines: Sequence[Line]) -> None:
         )
 
 
-def _limits(axes: Axes, lines: Sequence[Line], rates: Sequence[float]) -> None:
+def _limits(axes: Axes, lines: Sequence[Line], rates: Sequence[float], published: Sequence[Published] = ()) -> None:
     """From the dots, not from the intervals: that of two seeds can be wider than all accuracies there are."""
     top = max(accuracy for line in lines for accuracy in (*line.accuracies, line.chance or 0))
+    top = max([top, *(value / 100 for each in published for value in each.points.values())])
     axes.set_ylim(0, min(104, max(1, 112 * top)))
     low, high = (rates[0], rates[-1]) if rates else (0.0, 1.0)
     margin = 0.04 * (high - low) or 0.05
