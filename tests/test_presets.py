@@ -30,6 +30,8 @@ Jobs = Callable[..., list[Config]]
 RUNS = {
     "depth": 460,
     "distributions": 175,
+    "fashion_mnist": 150,
+    "fashion_mnist_conv4": 100,
     "imagenet": 9,
     "prune_rates": 57,
     "resnet18": 63,
