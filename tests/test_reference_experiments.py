@@ -5,7 +5,11 @@ What is expected comes from their own settings (tests/data/experiments.json), ne
 
 import csv
 import json
+import math
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext, RunMode
 from image_folders import make_folder
 
+from hidden_subnet import record
 from hidden_subnet.config import register
+from hidden_subnet.experiment import masked, unmasked
+from hidden_subnet.feed import open_feed
+from hidden_subnet.fit import Hooks, fit
 from hidden_subnet.identity import folder_name, has_rate, projection
+from hidden_subnet.layers import masked_layers
 from hidden_subnet.settings import Config
+from hidden_subnet.subnetwork import weights_digest
+from hidden_subnet.training import evaluate
 from hydra_plugins.hidden_subnet.compose import Composer
 
 ROOT = Path(__file__).parents[1]
@@ -208,3 +219,59 @@ def test_nothing_is_said_twice(composed: Callable[..., Config]) -> None:
 def test_the_scale_may_be_turned_upside_down(composed: Callable[..., Config], row: dict[str, str]) -> None:
     config = composed(row["command"], "init.scale=reference", "prune_rate=0.9")
     assert (config.init.scale.name, config.prune_rate) == ("reference", 0.9)
+
+
+def kind(row: dict[str, str], experiment: dict[str, Any]) -> str:
+    init = experiment.get("init", DEFAULTS["init"])
+    return f"{experiment['arch']}-{METHODS[experiment['conv_type']]['name']}-{init}"
+
+
+# One experiment of each architecture x method x init that occurs.
+KINDS = {kind(row, experiment): row for experiment, row in reversed([*zip(EXPERIMENTS, ROWS, strict=True)])}
+SMALL_DATA = {
+    "data=mnist": ["data=synthetic", "data.size=28"],
+    # Image files with three channels and ten classes, as CIFAR-10 has, and its side.
+    "data=cifar10": ["data=imagenet", "data.size=32", "data.resize=32"],
+    "data=imagenet": ["data=imagenet", "data.size=64", "data.resize=64"],
+}
+ONE_STEP = ["data.one_batch=true", "train.batch_size=2", "train.epochs=1", "train.warmup_epochs=0", "tracker=none"]
+ONE_STEP += ["data.workers=0", "train.device=cpu"]
+
+
+def test_every_kind_of_experiment_is_there() -> None:
+    assert len(KINDS) == 65
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_one_batch_of_every_kind(composed: Callable[..., Config], name: str, tmp_path: Path) -> None:
+    """Every network in its own size; those of the wide kind at half of it."""
+    command = KINDS[name]["command"].replace("model.width=1", "model.width=0.5")
+    data = next(word for word in words(command) if word.startswith("data="))
+    config = composed(" ".join(word for word in command.split() if word != data), *SMALL_DATA[data], *ONE_STEP)
+    hooks = Hooks(lambda row: None, lambda *step: None, lambda: False, lambda text: None)
+    (tmp_path / "checkpoints").mkdir()
+    with open_feed(config, "cpu") as feed:
+        network = unmasked(config, "cpu")
+        parts = masked(network, config, tmp_path, "cpu", feed)
+        scores = {path: layer.scores.detach().sum().item() for path, layer in masked_layers(parts.model)}
+        first = asdict(evaluate(parts.model, feed.test, "cpu"))
+        progress = fit(parts, {"unpruned": first, "first_mask": first}, None, hooks)
+    shutil.rmtree(tmp_path / "checkpoints")  # half a gigabyte for the widest
+    assert (progress.epoch, progress.step) == (1, 1)
+    row = record.read_rows(tmp_path)[-1]
+    assert math.isfinite(row["train/loss"])
+    assert row["train/loss"] > 0
+    method = config.method.name
+    searches = method in ("edge_popup", "sampled", "dnw")  # dnw's scores are the weights that it trains
+    assert (weights_digest(parts.model) == network.weights) == searches
+    learned = [path for path, layer in masked_layers(parts.model) if layer.scores.detach().sum().item() != scores[path]]
+    assert bool(learned) == searches
+    if method == "dense":
+        assert (scores, row["density"]) == ({}, 1)
+    for path, layer in masked_layers(parts.model):
+        n, kept = layer.weight.numel(), int(progress.masks[path].count_nonzero())
+        if method == "sampled":
+            assert 0 < kept < n or n < 1000
+        else:
+            assert kept == n - math.floor(Fraction(str(config.prune_rate)) * n), path
