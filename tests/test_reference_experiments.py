@@ -13,14 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import HydraContext, RunMode
+from composing import make_composer
 from image_folders import make_folder
 
 from hidden_subnet import record
-from hidden_subnet.config import register
 from hidden_subnet.experiment import masked, unmasked
 from hidden_subnet.feed import open_feed
 from hidden_subnet.fit import Hooks, fit
@@ -29,7 +26,6 @@ from hidden_subnet.layers import masked_layers
 from hidden_subnet.settings import Config
 from hidden_subnet.subnetwork import weights_digest
 from hidden_subnet.training import evaluate
-from hydra_plugins.hidden_subnet.compose import Composer
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS: list[dict[str, Any]] = json.loads((ROOT / "tests" / "data" / "experiments.json").read_text())
@@ -144,11 +140,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def composed(images: Path) -> Callable[..., Config]:
     """composed(command, ...): the checked config of a command of the csv, with settings added to it."""
-    register(ROOT / "sweeps")
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-    context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
-    composer = Composer(context, loader.load_configuration("config", [], RunMode.MULTIRUN))
+    composer = make_composer()
     return lambda command, *added: composer.compose([*words(command), f"data.root={images}", *added])
 
 
