@@ -213,13 +213,13 @@ def test_the_scale_may_be_turned_upside_down(composed: Callable[..., Config], ro
     assert (config.init.scale.name, config.prune_rate) == ("reference", 0.9)
 
 
-def kind(row: dict[str, str], experiment: dict[str, Any]) -> str:
+def kind(experiment: dict[str, Any]) -> str:
     init = experiment.get("init", DEFAULTS["init"])
     return f"{experiment['arch']}-{METHODS[experiment['conv_type']]['name']}-{init}"
 
 
 # One experiment of each architecture x method x init that occurs.
-KINDS = {kind(row, experiment): row for experiment, row in reversed([*zip(EXPERIMENTS, ROWS, strict=True)])}
+KINDS = {kind(experiment): row for experiment, row in reversed([*zip(EXPERIMENTS, ROWS, strict=True)])}
 SMALL_DATA = {
     "data=mnist": ["data=synthetic", "data.size=28"],
     # Image files with three channels and ten classes, as CIFAR-10 has, and its side.
