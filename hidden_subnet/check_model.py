@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hidden_subnet.data.info import held_out, trained_on
 from hidden_subnet.dataset import info_of
 from hidden_subnet.models.plan import NAMES, ResidualPlan, has_norm, plan
-from hidden_subnet.settings import Config, Library, Norm
+from hidden_subnet.settings import Config, Device, Library, Norm
 
 
 def model_problems(config: Config) -> Iterator[str]:
@@ -17,6 +17,15 @@ def model_problems(config: Config) -> Iterator[str]:
         yield f"model.width={model.width:g}: the width must be a positive number, at most 100"
     if not 0 < model.temperature < math.inf:
         yield f"model.temperature={model.temperature:g}: the logits are divided by it; it must be a positive number"
+    if not 1 <= config.train.devices <= config.train.batch_size:
+        yield (
+            f"train.devices={config.train.devices}: must be 1 or more, and at most the images of a batch "
+            f"(train.batch_size={config.train.batch_size}), of which each device takes a part"
+        )
+    if config.train.sync_norm and (config.train.devices == 1 or config.train.device in (Device.cpu, Device.mps)):
+        yield (
+            "train.sync_norm=true: joins the batch norms of several GPUs; give train.devices=2 or more, not on the CPU"
+        )
     if config.train.norm_batches < 0:
         yield f"train.norm_batches={config.train.norm_batches}: must be 0 (running statistics) or larger"
     if model.library is Library.torchvision:
@@ -43,7 +52,13 @@ def model_problems(config: Config) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    if isinstance(sizes, ResidualPlan) and sizes.last == (1, 1) and last_batch(config) == 1:
+    devices, smallest = config.train.devices, last_batch(config)
+    if devices > 1 and isinstance(sizes, ResidualPlan) and smallest // devices < (2 if sizes.last == (1, 1) else 1):
+        yield (
+            f"train.devices={devices}: the smallest batch of an epoch has {smallest} images, too few for the batch "
+            "norm of each device's part; choose another train.batch_size"
+        )
+    if isinstance(sizes, ResidualPlan) and sizes.last == (1, 1) and smallest == 1:
         yield (
             f"train.batch_size={config.train.batch_size}: the last batch of an epoch has a single image, of which "
             f"model={model.name} sees a single pixel in the end, and batch norm needs two values: choose another size"

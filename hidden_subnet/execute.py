@@ -11,20 +11,23 @@ from types import FrameType
 from typing import Any
 
 from hidden_subnet import claims, owners, provenance, record
-from hidden_subnet.experiment import choose_device, run
+from hidden_subnet.experiment import choose_device, follow, run
 from hidden_subnet.fit import Hooks, InterruptedRun, Row
+from hidden_subnet.ranks import team_of_tasks
 from hidden_subnet.settings import Config
+from hidden_subnet.tasks import Meeting, meeting
 from hidden_subnet.trackers import Tracker, open_trackers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 """Each asks a run to save and stop."""
-EXIT_CODES = {"done": 0, "skipped": 0, "failed": 1, "busy": 1, "interrupted": 130}
+EXIT_CODES = {"done": 0, "skipped": 0, "followed": 0, "failed": 1, "busy": 1, "interrupted": 130}
 
 
 @dataclass(frozen=True)
 class Outcome:
     state: str
-    """done, skipped (done before), failed, interrupted, or busy (another process executes it, or has done so)."""
+    """done, skipped (done before), failed, interrupted, busy (another process executes it, or has done so), or followed
+    (this process was another rank of it)."""
     folder: Path
     result: dict[str, Any] | None = None
     message: str = ""
@@ -60,7 +63,23 @@ def execute(
     `stopped` asks it to save and stop; by default the first INT, TERM, HUP or USR2 does.
     Raises what open_folder raises (ValueError, OSError), before anything has started.
     """
-    origin = origin or Origin()
+    met = meeting(config.train.devices)
+    if met is not None and met.rank > 0:
+        folder = met.hear()
+        if folder is not None:
+            with stop_signals(insist=False), team_of_tasks(met, choose_device(config.train.device)) as team:
+                follow(config, folder, team)
+        return Outcome("followed", folder or record.folder_of(config))
+    try:
+        return _claim_and_execute(config, display, origin or Origin(), stopped, met)
+    finally:
+        if met is not None:
+            met.close()
+
+
+def _claim_and_execute(
+    config: Config, display: Display, origin: Origin, stopped: Callable[[], bool] | None, met: Meeting | None
+) -> Outcome:
     folder = record.open_folder(config)
     if (folder / record.RESULT).exists():
         claims.settle(folder)
@@ -82,13 +101,18 @@ def execute(
     display.on_claim(attempt.folder)
     with attempt:
         if stopped is not None:
-            return _execute(config, attempt, display, origin, stopped)
+            return _execute(config, attempt, display, origin, stopped, met)
         with stop_signals() as stopped:
-            return _execute(config, attempt, display, origin, stopped)
+            return _execute(config, attempt, display, origin, stopped, met)
 
 
 def _execute(
-    config: Config, attempt: claims.Attempt, display: Display, origin: Origin, stopped: Callable[[], bool]
+    config: Config,
+    attempt: claims.Attempt,
+    display: Display,
+    origin: Origin,
+    stopped: Callable[[], bool],
+    met: Meeting | None,
 ) -> Outcome:
     folder, logged = attempt.run, 0
     trackers: list[Tracker] = []
@@ -118,7 +142,7 @@ def _execute(
         logged = record.count_rows(attempt.folder)
         trackers += open_trackers(config, folder, origin.sweep, say)
         _write_provenance(config, attempt, origin)
-        result = run(config, attempt.folder, Hooks(on_row, display.on_step, should_stop, say))
+        result = run(config, attempt.folder, Hooks(on_row, display.on_step, should_stop, say), met)
     except InterruptedRun as reason:
         for tracker in trackers:
             tracker.interrupt()

@@ -3,7 +3,8 @@
 import os
 import platform
 import socket
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,26 @@ from torch import Tensor, nn
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError
 from hidden_subnet.collapse import at_chance, dead_layer
+from hidden_subnet.data.interfaces import WHOLE, shared
 from hidden_subnet.feed import Feed, open_feed
-from hidden_subnet.fit import Hooks, Parts, Progress, Row, densities, first_row, fit, renew_norm, saved_state
+from hidden_subnet.fit import (
+    Hooks,
+    InterruptedRun,
+    Parts,
+    Progress,
+    Row,
+    densities,
+    first_row,
+    fit,
+    renew_norm,
+    saved_state,
+)
 from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.layers import masked_layers, not_masked
 from hidden_subnet.memory import keep_freed_memory
+from hidden_subnet.methods.table import METHODS
+from hidden_subnet.norm import layers_with_statistics
+from hidden_subnet.ranks import ALONE, Team, cores, team_of, team_of_tasks
 from hidden_subnet.settings import Config, Device
 from hidden_subnet.speed import speed_up
 from hidden_subnet.subnetwork import (
@@ -30,6 +46,7 @@ from hidden_subnet.subnetwork import (
     weights_digest,
     weights_from_seed,
 )
+from hidden_subnet.tasks import Meeting
 from hidden_subnet.training import evaluate
 from hidden_subnet.weights import Fit, load_weights
 
@@ -45,34 +62,76 @@ def choose_device(device: Device) -> str:
     return device.name
 
 
-def run(config: Config, folder: Path, hooks: Hooks) -> dict[str, Any]:
+def require_devices(device: str, wanted: int) -> None:
+    """ConfigError where there are fewer: GPUs that this process may use, or cores."""
+    if wanted == 1:
+        return
+    there = {"cuda": torch.cuda.device_count(), "mps": 1, "cpu": cores()}[device]
+    if wanted > there:
+        what = "core" if device == "cpu" else f"{device} device"
+        raise ConfigError(
+            f"train.devices={wanted}: there {'is' if there == 1 else 'are'} {there} {what}{'' if there == 1 else 's'} "
+            f"here; choose at most {there}"
+        )
+
+
+def run(config: Config, folder: Path, hooks: Hooks, met: Meeting | None = None) -> dict[str, Any]:
     """Execute the run, from the checkpoint in `folder` where there is one; the last that it writes is result.json.
 
+    Its other ranks (train.devices) are processes that it starts, or the tasks with which it `met`.
     Raises InterruptedRun once `hooks.should_stop()` is true and the state is saved.
     """
     device = choose_device(config.train.device)
+    size = 1 if METHODS[config.method.name].trains == "nothing" else config.train.devices
+    if met is not None and size > 1:
+        met.tell(folder)
+        team_here = team_of_tasks(met, device)
+    else:
+        team_here = team_of(size, device, follow, (config, folder))
+    with team_here as team:
+        result = _prepared(config, folder, hooks, team)
+        assert result is not None
+    record.write_json(folder / record.RESULT, result)
+    return result
+
+
+def follow(config: Config, folder: Path, team: Team) -> None:
+    """The same run on another rank, which writes nothing; saved and interrupted by what rank 0 decides."""
+    silent = Hooks(lambda row: None, lambda epoch, batch, batches: None, lambda: False, lambda line: None)
+    with suppress(InterruptedRun):
+        _prepared(config, folder, silent, team)
+
+
+def _prepared(config: Config, folder: Path, hooks: Hooks, team: Team) -> dict[str, Any] | None:
+    device = choose_device(config.train.device)
     deterministic(device)
     keep_freed_memory()
-    saved = saved_state(folder, device, hooks.say)
+    saved = saved_state(folder, device, team.size, hooks.say)
     threads = saved["threads"] if saved else config.train.threads
     if threads is not None:
         # A resumed run keeps its number: sums over 1 and over 2 threads differ in the last bit.
         torch.set_num_threads(threads)
-    with open_feed(config, device) as feed:
-        return _run(config, folder, hooks, device, saved, feed)
+    with open_feed(config, device, team.share) as feed:
+        return _run(config, folder, hooks, device, saved, feed, team)
 
 
 def _run(
-    config: Config, folder: Path, hooks: Hooks, device: str, saved: dict[str, Any] | None, feed: Feed
-) -> dict[str, Any]:
+    config: Config, folder: Path, hooks: Hooks, device: str, saved: dict[str, Any] | None, feed: Feed, team: Team
+) -> dict[str, Any] | None:
+    """None on a rank that only follows."""
     network = unmasked(config, device)
     renew_norm(config, network.model, feed.train)
-    unpruned = evaluate(network.model, feed.test, device)
-    parts = masked(network, config, folder, device, feed)
+    unpruned = evaluate(network.model, feed.test, device, team.total)
+    if config.train.sync_norm and team.size > 1:
+        network = replace(network, model=nn.SyncBatchNorm.convert_sync_batchnorm(network.model))  # type: ignore[no-untyped-call]
+    parts = masked(network, config, folder, device, feed, team)
+    if parts.team.size > 1 and layers_with_statistics(parts.model):
+        each = "over the whole batch" if config.train.sync_norm else f"over each rank's part of it, 1/{team.size}"
+        hooks.say(f"train.devices={team.size}: batch norm takes its statistics {each}")
     first_mask = None
     if parts.course.method.masks:
         renew_norm(config, parts.model, feed.train)
-        first_mask = evaluate(parts.model, feed.test, device)
+        first_mask = parts.measured(feed.test)
     untrained = {"unpruned": asdict(unpruned), "first_mask": first_mask and asdict(first_mask)}
     if parts.pretrained and not saved:
         hooks.say(f"pretrained={config.pretrained}: {parts.pretrained.told()}")
@@ -92,9 +151,9 @@ def _run(
         progress = fit(parts, untrained, saved, hooks)
         masks, seconds = progress.masks, progress.total_seconds
         last, best, collapse = _test_last_and_best(parts, progress)
-    result = _result(parts, masks, untrained, last, best, collapse, seconds)
-    record.write_json(folder / record.RESULT, result)
-    return result
+    if not team.leads:
+        return None
+    return _result(parts, masks, untrained, last, best, collapse, seconds)
 
 
 @dataclass(frozen=True)
@@ -119,7 +178,7 @@ def unmasked(config: Config, device: str) -> Unmasked:
     return Unmasked(model, parameters, weights, pretrained)
 
 
-def masked(network: Unmasked, config: Config, folder: Path, device: str, feed: Feed) -> Parts:
+def masked(network: Unmasked, config: Config, folder: Path, device: str, feed: Feed, team: Team = ALONE) -> Parts:
     """Everything in place for the first step; `network.model` is masked, in place."""
     course = put_masks(network.model, config)
     return Parts(
@@ -133,6 +192,7 @@ def masked(network: Unmasked, config: Config, folder: Path, device: str, feed: F
         feed.test,
         network.parameters,
         network.weights,
+        team,
         network.pretrained,
     )
 
@@ -141,12 +201,12 @@ def _test_last_and_best(
     parts: Parts, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]:
     """Both as result.json has them, and whether the last has collapsed; leaves the model as at the best epoch."""
-    row = record.read_rows(parts.folder)[-1]
-    folder = parts.folder / "checkpoints"
+    row = record.read_rows(parts.folder)[-1] if parts.team.leads else {}
     parts.course.before_evaluation(progress.epoch)
+    parts.team.same_norms(parts.model)
     renew_norm(parts.config, parts.model, parts.train)
-    checkpoints.save(folder / record.LAST, {"epoch": progress.epoch, "trained": parts.state()})
-    test = asdict(evaluate(parts.model, parts.test, parts.device))
+    parts.save(record.LAST, progress.epoch)
+    test = asdict(parts.measured(parts.test))
     last = {
         "epoch": progress.epoch,
         "train": _of(row, "train"),
@@ -158,10 +218,11 @@ def _test_last_and_best(
         return last, None, collapse
     if progress.best_epoch == progress.epoch:
         return last, last, collapse
-    best = checkpoints.load(folder / record.BEST, parts.device)
+    # Rank 0 has written it, since all have measured something together after that.
+    best = checkpoints.load(parts.folder / "checkpoints" / record.BEST, parts.device)
     load_trained(parts.model, best["trained"])
     parts.course.before_evaluation(best["epoch"])
-    test = asdict(evaluate(parts.model, parts.test, parts.device))
+    test = asdict(parts.measured(parts.test))
     best = {"epoch": best["epoch"], "train": best["train"], "validation": best["validation"], "test": test}
     return last, best, collapse
 
@@ -180,7 +241,8 @@ def _say_what_is_masked(parts: Parts, hooks: Hooks) -> None:
 def _collapse(parts: Parts, top1: float) -> dict[str, Any]:
     """Of the model as it is now, whose accuracy on the test images is `top1`."""
     collapsed = at_chance(top1, parts.test.info.classes, len(parts.test.labels))
-    return {"collapsed": collapsed, "dead_layer": dead_layer(parts.model, parts.test) if collapsed else None}
+    whole = shared(parts.test, WHOLE)
+    return {"collapsed": collapsed, "dead_layer": dead_layer(parts.model, whole) if collapsed else None}
 
 
 def _result(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hidden_subnet.data.batches import Batches, EvaluationBatches
 from hidden_subnet.data.info import FOLDERS, trained_on
-from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
+from hidden_subnet.data.interfaces import WHOLE, EvaluationImages, Share, TrainingImages, shared
 from hidden_subnet.data.load import Images, load
 from hidden_subnet.data.split import balanced_order, split
 from hidden_subnet.dataset import info_of
@@ -26,8 +26,15 @@ class Feed:
 
 
 @contextmanager
-def open_feed(config: Config, device: str) -> Iterator[Feed]:
+def open_feed(config: Config, device: str, share: Share = WHOLE) -> Iterator[Feed]:
     """Worker processes, where there are any, end with it. Raises DataError."""
+    with _open_feed(config, device) as feed:
+        validation = None if feed.validation is None else shared(feed.validation, share)
+        yield Feed(shared(feed.train, share), validation, shared(feed.test, share))
+
+
+@contextmanager
+def _open_feed(config: Config, device: str) -> Iterator[Feed]:
     if config.data.name.name in FOLDERS:
         from hidden_subnet.feed_files import open_files  # torchvision's transforms take as long to import as torch
 

@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.course import Course
-from hidden_subnet.data.interfaces import EvaluationImages, TrainingImages
+from hidden_subnet.data.interfaces import WHOLE, EvaluationImages, TrainingImages, rows, shared
 from hidden_subnet.identity import seed_of
 from hidden_subnet.layers import masked_layers
 from hidden_subnet.norm import take_statistics
 from hidden_subnet.optimizers import make_optimizer
+from hidden_subnet.ranks import ALONE, Team
 from hidden_subnet.schedules import learning_rate
 from hidden_subnet.seeding import derive
 from hidden_subnet.settings import Config, Library
@@ -28,6 +29,9 @@ from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
 from hidden_subnet.weights import Fit
 
 Row = dict[str, float]
+
+GO_ON, SAVE, STOP = range(3)
+"""What rank 0 may decide after a step."""
 
 
 class InterruptedRun(Exception):
@@ -80,6 +84,7 @@ class Parts:
     parameters: int
     weights: str
     """Digest of the weights before training."""
+    team: Team = ALONE
     pretrained: Fit | None = None
     """What of the file pretrained= fitted; None where the weights are random."""
 
@@ -87,9 +92,19 @@ class Parts:
         """What a checkpoint holds of the network."""
         return trained_state(self.model, frozen=not weights_from_seed(self.config))
 
+    def save(self, name: str, epoch: int, **more: Any) -> None:
+        """Write a checkpoint, once for all ranks."""
+        if self.team.leads:
+            state = {"epoch": epoch, "trained": self.state(), **more}
+            checkpoints.save(self.folder / "checkpoints" / name, state)
+
+    def measured(self, images: EvaluationImages) -> Metrics:
+        """Of the network as it is now; every rank measures its part."""
+        return evaluate(self.model, images, self.device, self.team.total)
+
 
 def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, hooks: Hooks) -> Progress:
-    train, model, folder, course = parts.config.train, parts.model, parts.folder, parts.course
+    train, model, folder, course, team = parts.config.train, parts.model, parts.folder, parts.course, parts.team
     optimizer = make_optimizer(model, train)
     progress = Progress(Sums(parts.device))
     if saved is not None:
@@ -97,10 +112,13 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
         hooks.say(f"goes on after epoch {progress.epoch}, batch {progress.batch}")
     else:
         progress.masks = current_masks(model)
-        record.keep_rows(folder, 0)
-        record.append_row(folder, row := first_row(parts, untrained))
-        hooks.on_row(row)
-        checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": parts.state()})
+        row = first_row(parts, untrained)
+        if team.leads:
+            record.keep_rows(folder, 0)
+            record.append_row(folder, row)
+            hooks.on_row(row)
+            checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": parts.state()})
+    forward = team.trained(model, course.method.trains == "both")
 
     saved_at = epoch_at = time.monotonic()
 
@@ -114,10 +132,12 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
         progress.batch += 1
         progress.step += 1
         hooks.on_step(progress.epoch + 1, progress.batch, len(parts.train))
-        if hooks.should_stop():
+        due = time.monotonic() - saved_at >= 60 * parts.config.checkpoint.minutes
+        decision = team.agree(STOP if hooks.should_stop() else SAVE if due else GO_ON)
+        if decision == STOP:
             save()
             raise InterruptedRun(f"stopped and saved in epoch {progress.epoch + 1} after batch {progress.batch}")
-        if time.monotonic() - saved_at >= 60 * parts.config.checkpoint.minutes:
+        if decision == SAVE:
             save()
 
     while progress.epoch < train.epochs:
@@ -135,10 +155,10 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             group["lr"] = lr
         batches = parts.train.epoch(seed_of(parts.config, "data"), progress.epoch, start=progress.batch)
         if parts.config.model.library is Library.torchvision:
-            batches = _reseeded(batches, seed_of(parts.config, "data"), progress.epoch, progress.batch)
+            batches = _reseeded(batches, seed_of(parts.config, "data"), progress.epoch, progress.batch, team.rank)
         course.begin_epoch(progress.epoch)
         train_epoch(
-            model,
+            forward,
             batches,
             optimizer,
             train.label_smoothing,
@@ -146,19 +166,30 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             after_step,
             before_step=lambda: course.before_step(progress.step),
             penalty=course.penalty,
+            weights=_weights(parts, progress.batch) if team.size > 1 else None,
         )
         row = _finish_epoch(parts, progress, lr, epoch_at)
-        record.append_row(folder, row)
-        hooks.on_row(row)
+        if team.leads:
+            record.append_row(folder, row)
+            hooks.on_row(row)
     return progress
 
 
+def _weights(parts: Parts, start: int) -> Iterator[float]:
+    """Of this rank's mean loss in each batch from `start` on, so that the mean over the ranks is that of the batch."""
+    n, size = parts.train.images_in_epoch, parts.config.train.batch_size
+    for first in range(start * size, n, size):
+        whole = min(size, n - first)
+        mine = rows(0, whole, parts.team.share)
+        yield (mine.stop - mine.start) * parts.team.size / whole
+
+
 def _reseeded(
-    batches: Iterator[tuple[Tensor, Tensor]], seed: int, epoch: int, start: int
+    batches: Iterator[tuple[Tensor, Tensor]], seed: int, epoch: int, start: int, rank: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """torchvision's dropout and stochastic depth draw from torch's global stream: each step has its own."""
+    """torchvision's dropout and stochastic depth draw from torch's global stream: each step and rank has its own."""
     for index, batch in enumerate(batches, start=start):
-        torch.manual_seed(derive(seed, "dropout", epoch, index))
+        torch.manual_seed(derive(seed, "dropout", epoch, index, *([rank] if rank else [])))
         yield batch
 
 
@@ -169,11 +200,13 @@ def renew_norm(config: Config, model: nn.Module, train: TrainingImages) -> None:
     as training only writes running statistics and never reads them, and is what a checkpoint holds.
     """
     if config.train.norm_batches:
+        train = shared(train, WHOLE)
         take_statistics(model, itertools.islice(train.epoch(seed_of(config, "data"), 0), config.train.norm_batches))
 
 
 def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) -> Row:
     """Measure, keep the best, and move `progress` to the start of the next epoch."""
+    progress.sums.totals = parts.team.total(progress.sums.totals)
     trained = progress.sums.means()
     # The scores too: with scores that are no numbers nothing is kept, and the loss of a network of zeros is finite.
     finite = all(bool(torch.isfinite(value).all()) for value in parts.state().values())
@@ -184,25 +217,17 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
         )
     epoch = progress.epoch + 1
     parts.course.before_evaluation(epoch)
+    parts.team.same_norms(parts.model)
     if parts.validation:
         renew_norm(parts.config, parts.model, parts.train)
-    validation = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
+    validation = parts.measured(parts.validation) if parts.validation else None
     masks = current_masks(parts.model)
     rated = epoch >= parts.course.first_best
     if validation is not None and rated and (key := (validation.top1, -validation.loss)) > progress.best_key:
         progress.best_epoch, progress.best_key = epoch, key
-        checkpoints.save(
-            parts.folder / "checkpoints" / record.BEST,
-            {
-                "epoch": epoch,
-                "trained": parts.state(),
-                "validation": asdict(validation),
-                "train": asdict(trained),
-            },
-        )
+        parts.save(record.BEST, epoch, validation=asdict(validation), train=asdict(trained))
     if (every := parts.config.checkpoint.every) and epoch % every == 0:
-        path = parts.folder / "checkpoints" / record.checkpoint_name(epoch)
-        checkpoints.save(path, {"epoch": epoch, "trained": parts.state()})
+        parts.save(record.checkpoint_name(epoch), epoch)
     seconds = progress.seconds + time.monotonic() - epoch_at
     row: Row = {
         "epoch": epoch,
@@ -222,7 +247,7 @@ def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) 
 
 
 def first_row(parts: Parts, untrained: dict[str, Any]) -> Row:
-    first = evaluate(parts.model, parts.validation, parts.device) if parts.validation else None
+    first = parts.measured(parts.validation) if parts.validation else None
     under = untrained["first_mask"] or untrained["unpruned"]
     named = _named("validation", first) if first else {f"test/{key}": value for key, value in under.items()}
     return {"epoch": 0, "step": 0, **named, **_of_masks(parts, current_masks(parts.model)), **parts.course.measured()}
@@ -261,16 +286,25 @@ def _named(name: str, metrics: Metrics) -> Row:
     return {f"{name}/{key}": value for key, value in asdict(metrics).items()}
 
 
-def saved_state(folder: Path, device: str, say: Callable[[str], None]) -> dict[str, Any] | None:
+def saved_state(folder: Path, device: str, devices: int, say: Callable[[str], None]) -> dict[str, Any] | None:
     state, complaints = checkpoints.load_newest(folder / "checkpoints" / record.RESUME, device)
     for complaint in complaints:
         say(f"{complaint}; goes on from the one before it" if state else f"{complaint}; starts anew")
     if state is not None and state["device"] != device:
         say(f"was begun on {state['device']} and goes on on {device}: the bits may differ from an undisturbed run's")
+    if state is not None and state.get("devices", 1) != devices:
+        say(
+            f"was begun with train.devices={state.get('devices', 1)} and goes on with {devices}: the bits may differ "
+            "from an undisturbed run's"
+        )
     return state
 
 
 def _save_state(parts: Parts, optimizer: Optimizer, progress: Progress, seconds: float) -> None:
+    parts.team.same_norms(parts.model)
+    sums = parts.team.total(progress.sums.totals)
+    if not parts.team.leads:
+        return
     state = {
         "trained": parts.state(),
         "optimizer": optimizer.state_dict(),
@@ -282,8 +316,9 @@ def _save_state(parts: Parts, optimizer: Optimizer, progress: Progress, seconds:
         "best_epoch": progress.best_epoch,
         "best_key": list(progress.best_key),
         "masks": {path: torch.from_numpy(numpy.packbits(mask.numpy())) for path, mask in progress.masks.items()},
-        "sums": progress.sums.totals,
+        "sums": sums,
         "threads": torch.get_num_threads(),
+        "devices": parts.team.size,
         "device": parts.device,
         "weights_sha256": parts.weights,
     }
@@ -302,8 +337,11 @@ def _go_on(parts: Parts, optimizer: Optimizer, progress: Progress, state: dict[s
     progress.seconds, progress.total_seconds = state["seconds"], state["total_seconds"]
     progress.best_epoch, progress.best_key = state["best_epoch"], tuple(state["best_key"])
     progress.sums.totals = state["sums"].clone()
+    if not parts.team.leads:  # they were added up
+        progress.sums.totals.zero_()
     for path, layer in masked_layers(parts.model):
         bits = numpy.unpackbits(state["masks"][path].cpu().numpy(), count=layer.weight.numel())
         progress.masks[path] = torch.from_numpy(bits.astype(bool)).view(layer.weight.shape)
     # A best.ckpt from after the checkpoint is written again on the way, with the same bits.
-    record.keep_rows(parts.folder, progress.epoch + 1)
+    if parts.team.leads:
+        record.keep_rows(parts.folder, progress.epoch + 1)

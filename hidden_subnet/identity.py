@@ -130,8 +130,11 @@ def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
-    unused = {"device", "threads", *_ROUNDING} - _rounding(train).keys()
+    unused = {"device", "threads", "sync_norm", *_ROUNDING} - _rounding(train).keys()
     plain = config.model.library is Library.own and config.model.name in WITHOUT_VECTORS
+    # Otherwise the number of processes changes roundings only, as that of threads does.
+    if config.train.devices == 1 or config.train.sync_norm or plain:
+        unused.add("devices")
     if config.train.norm_decay or config.train.weight_decay == 0 or plain:
         unused.add("norm_decay")
     if config.train.norm_batches == 0:

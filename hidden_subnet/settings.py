@@ -220,6 +220,10 @@ class Train:
     channels_last: bool = False
     """Memory layout of images and activations; the mask is the same."""
     device: Device = Device.auto
+    devices: int = 1
+    """Processes, one a device, that train the run together; each takes its part of every batch."""
+    sync_norm: bool = False
+    """Several GPUs: batch norm over the whole batch; false: each takes the statistics of its own part."""
     threads: int | None = None
     """CPU threads; by default all cores for one run, cores / slots in a sweep."""
 

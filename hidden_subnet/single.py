@@ -7,10 +7,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hidden_subnet import record
 from hidden_subnet.execute import EXIT_CODES, Display, Origin, Outcome, execute
+from hidden_subnet.experiment import choose_device, require_devices
 from hidden_subnet.fit import Row
 from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import make_console, say
 from hidden_subnet.settings import Config
+from hidden_subnet.tasks import tasks_of_one_run
 from hidden_subnet.trackers.sent import how_to_send
 from hidden_subnet.trackers.summary import is_tracked
 
@@ -19,6 +21,8 @@ def run_single(config: Config, sweep: str | None = None) -> int:
     """Returns the exit code: 0 done or done before, 1 failed, 130 interrupted."""
     if config.force or not (record.folder_of(config) / record.RESULT).exists():
         prepare([config])
+        if not tasks_of_one_run():  # each sees what is its own
+            require_devices(choose_device(config.train.device), config.train.devices)
     console = make_console()
     bar = Progress(
         TextColumn("{task.description}"),

@@ -1,6 +1,6 @@
 """The one training loop and the one evaluation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +46,8 @@ class Sums:
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         n = labels.shape[0]
+        if n == 0:  # a small last batch, of which this process has no part
+            return
         rank = ranks(logits.detach(), labels)
         self.totals[0] += loss.detach() * n
         self.totals[1] += (rank < 1).sum()
@@ -66,10 +68,12 @@ def train_epoch(
     after_step: Callable[[], None],
     before_step: Callable[[], None] = lambda: None,
     penalty: Callable[[], Tensor] | None = None,
+    weights: Iterator[float] | None = None,
 ) -> None:
     """One pass over `batches`, adding to `sums`; `after_step` may raise to stop at a step's boundary.
 
-    The `penalty` is trained on with the loss, and not part of the loss that `sums` adds up.
+    The `penalty` is trained on with the loss, and not part of the loss that `sums` adds up. `weights`: a factor of
+    each batch's loss, where this process has a part of it only.
     """
     model.train()
     for images, labels in batches:
@@ -77,18 +81,23 @@ def train_epoch(
         logits = model(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         optimizer.zero_grad()
-        (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
+        trained_on = loss if weights is None else loss * next(weights)
+        (trained_on if penalty is None else trained_on + penalty()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         sums.add(loss, logits, labels)
         after_step()
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches, device: str) -> Metrics:
+def evaluate(
+    model: nn.Module, batches: Batches, device: str, total: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> Metrics:
+    """`total` adds up the sums of the processes that have a part of `batches` each."""
     model.eval()
     sums = Sums(device)
     with masks_held(model):
         for images, labels in batches:
             logits = model(images)
             sums.add(F.cross_entropy(logits, labels), logits, labels)
+    sums.totals = total(sums.totals)
     return sums.means()

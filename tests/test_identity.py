@@ -173,6 +173,8 @@ OPERATIONAL: dict[str, Any] = {
     "out": "elsewhere",
     "force": True,
     "train.device": "cpu",
+    "train.devices": 2,
+    "train.sync_norm": True,
     "train.threads": 3,
     "data.root": "/elsewhere",
     "data.workers": 3,
@@ -309,6 +311,9 @@ def test_what_a_method_does_not_use_is_no_part_of_its_runs(tmp_path: Path) -> No
         assert same({"method.name": method}, {"method.name": method, "pruning.floor": 0.3, "pruning.start_rate": 0.3})
     assert same({"method.name": "dnw"}, {"method.name": "dnw", "seeds.scores": 4})
     assert same({"data.size": 16, "data.resize": 16}, {"data.size": 16})
+    norms = {"model.name": "cifar_resnet18"}
+    assert not same(norms, {**norms, "train.devices": 2})
+    assert same(norms, {**norms, "train.devices": 2, "train.sync_norm": True})
     assert same({"method.name": "sampled"}, {"method.name": "sampled", "method.score_constant": 1.0})
     constant = {"method.name": "sampled", "method.score_init": "constant"}
     assert not same(constant, {**constant, "method.score_constant": 1.0})
@@ -436,6 +441,8 @@ def random_config(source: random.Random) -> Config:
             label_smoothing=source.choice([0.0, 0.1]),
             norm_batches=source.choice([0, 10]),
             precision=one(Precision),
+            devices=source.choice([1, 1, 2]),
+            sync_norm=source.random() < 0.1,
             channels_last=source.random() < 0.5,
             device=one(Device),
             threads=source.choice([None, 1, 2]),

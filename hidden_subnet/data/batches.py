@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hidden_subnet.data.info import Info
+from hidden_subnet.data.interfaces import WHOLE, rows
 from hidden_subnet.data.resizing import resized, resized_crops
 from hidden_subnet.seeding import generator
 
@@ -49,6 +50,8 @@ class Batches:
     RandomResizedCrop(size), and with `size` alone each image is enlarged as a whole (data/resizing.py).
     """
 
+    share = WHOLE
+
     def __init__(
         self,
         images: Tensor,
@@ -81,7 +84,7 @@ class Batches:
         plan = epoch_plan(n, seed, epoch, self.crop, self.flip).to(self.device)
         crops = resized_crops(n, height, width, seed, epoch).to(self.device) if self.resized_crop else None
         for first in range(start * self.batch_size, self.images_in_epoch, self.batch_size):
-            batch = slice(first, first + self.batch_size)
+            batch = rows(first, min(first + self.batch_size, n), self.share)
             index = plan.order[batch]
             pixels = self._windows[index, plan.dy[batch], plan.dx[batch]]
             if self.flip:
@@ -96,6 +99,8 @@ class Batches:
 class EvaluationBatches:
     """Images in their own order, as they are or enlarged to `side`; can be gone through again and again."""
 
+    share = WHOLE
+
     def __init__(
         self, images: Tensor, labels: Tensor, info: Info, device: str | torch.device, size: int = 512, side: int = 0
     ) -> None:
@@ -108,7 +113,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for first in range(0, len(self.labels), self.size):
-            batch = slice(first, first + self.size)
+            batch = rows(first, min(first + self.size, len(self.labels)), self.share)
             pixels = self.images[batch]
             if self.side:
                 pixels = resized(pixels, None, self.side)

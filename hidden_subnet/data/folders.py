@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from hidden_subnet.data.batches import normalised, scale_and_shift
 from hidden_subnet.data.info import DataError, Info
+from hidden_subnet.data.interfaces import WHOLE, rows
 from hidden_subnet.data.worker import begin_worker, multiprocessing_context, signals_held
 from hidden_subnet.seeding import derive, generator
 
@@ -150,6 +151,8 @@ class Reader:
 class FolderBatches:
     """Training images, shuffled and augmented anew each epoch; the last batch may be smaller."""
 
+    share = WHOLE
+
     def __init__(
         self, reader: Reader, images: Tensor, labels: Tensor, info: Info, batch_size: int, augmented: bool
     ) -> None:
@@ -168,7 +171,8 @@ class FolderBatches:
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Images float32 (B, 3, size, size) and labels int64 (B,), from batch `start` of the epoch on."""
         order = torch.randperm(self.images_in_epoch, generator=generator(seed, "order", epoch))
-        places = list(torch.split(order[start * self.batch_size :], self.batch_size)) if start < len(self) else []
+        n, size = self.images_in_epoch, self.batch_size
+        places = [order[rows(first, min(first + size, n), self.share)] for first in range(start * size, n, size)]
         stream = (seed, epoch) if self.augmented else None
         orders = [Order(self.images[each].numpy(), stream) for each in places]
         for pixels, each in zip(self.reader.read(orders), places, strict=True):
@@ -177,6 +181,8 @@ class FolderBatches:
 
 class FolderEvaluation:
     """Images in their own order, their middles cut out; can be gone through again and again."""
+
+    share = WHOLE
 
     def __init__(self, reader: Reader, images: Tensor, labels: Tensor, info: Info) -> None:
         self.reader, self.images, self.info = reader, images, info
@@ -187,10 +193,11 @@ class FolderEvaluation:
         return -(-len(self.images) // EVALUATION_BATCH)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        orders = [Order(each.numpy(), None) for each in torch.split(self.images, EVALUATION_BATCH)]
-        batches = zip(self.reader.read(orders), torch.split(self.labels, EVALUATION_BATCH), strict=True)
-        for pixels, labels in batches:
-            yield normalised(pixels, self._scale, self._shift), labels
+        n, size = len(self.images), EVALUATION_BATCH
+        places = [rows(first, min(first + size, n), self.share) for first in range(0, n, size)]
+        orders = [Order(self.images[each].numpy(), None) for each in places]
+        for pixels, each in zip(self.reader.read(orders), places, strict=True):
+            yield normalised(pixels, self._scale, self._shift), self.labels[each]
 
 
 def _as_it_is(answer: Any) -> Any:

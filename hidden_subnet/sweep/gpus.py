@@ -38,6 +38,22 @@ def _uuids() -> dict[str, str]:
     return {index.strip(): uuid.strip() for index, uuid in pairs}
 
 
+def hold(gpus: list[str], count: int, jobs_per_gpu: int = 1, folder: Path | None = None) -> list[str] | None:
+    """Lock a place on each of `count` of `gpus` until this process ends; None, and none is held, if too few are free.
+
+    Nobody waits with a part of what it needs, so two sweeps cannot wait for each other.
+    """
+    held: list[tuple[str, int]] = []
+    while len(held) < count:
+        found = hold_one([gpu for gpu in gpus if gpu not in dict(held)], jobs_per_gpu, folder)
+        if found is None:
+            for _, descriptor in held:
+                os.close(descriptor)
+            return None
+        held.append(found)
+    return [gpu for gpu, _ in held]
+
+
 def hold_one(gpus: list[str], jobs_per_gpu: int, folder: Path | None = None) -> tuple[str, int] | None:
     """Lock a place on one of `gpus`, the emptiest places first; None if all are taken.
 

@@ -8,7 +8,6 @@ import faulthandler
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,10 +20,13 @@ from typing import Any
 import torch
 
 from hidden_subnet import claims, record
+from hidden_subnet.check import ConfigError
 from hidden_subnet.execute import SIGNALS, Display, Origin, execute, stop_signals
+from hidden_subnet.experiment import require_devices
+from hidden_subnet.ranks import cores
 from hidden_subnet.settings import Config, Device
 from hidden_subnet.sweep import manifest
-from hidden_subnet.sweep.gpus import hold_one, visible_gpus
+from hidden_subnet.sweep.gpus import hold, visible_gpus
 from hidden_subnet.sweep.job import Job
 from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.slurm import allotted_cpus
@@ -45,14 +47,21 @@ class Slots:
 
 
 def plan_slots(configs: list[Config], workers: int | None, jobs_per_gpu: int = 1) -> Slots:
-    """`jobs_per_gpu` slots a GPU; on a CPU as many as its cores allow with train.threads each, or one a core."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    cores = min(cores, allotted_cpus() or cores)
+    """`jobs_per_gpu` slots a GPU; on a CPU as many as its cores allow with train.threads each, or one a core.
+
+    A slot is as large as the largest of train.devices. Raises ConfigError where there are not so many.
+    """
+    here = min(cores(), allotted_cpus() or cores())
     gpus = visible_gpus() if all(c.train.device in (Device.auto, Device.cuda) for c in configs) else []
+    devices = max(c.train.devices for c in configs)
+    if devices > 1:
+        require_devices("cuda" if gpus else "cpu", devices)
+        if jobs_per_gpu > 1:
+            raise ConfigError(f"jobs_per_gpu={jobs_per_gpu}: a run with train.devices={devices} has its GPUs to itself")
     asked = max((c.train.threads or 0) for c in configs)
-    count = workers or len(gpus) * jobs_per_gpu or max(1, cores // (asked or 1))
+    count = workers or len(gpus) // devices * jobs_per_gpu or max(1, here // (devices * (asked or 1)))
     count = min(count, len(configs))
-    return Slots(count, asked or max(1, cores // count), gpus, jobs_per_gpu)
+    return Slots(count, asked or max(1, here // (count * devices)), gpus, jobs_per_gpu)
 
 
 @dataclass
@@ -179,11 +188,11 @@ def _child(config: Config, slots: Slots, origin: Origin, say: "Connection[tuple[
         os.setsid()
         _stop_with_parent()
         if slots.gpus:
-            held = hold_one(slots.gpus, slots.jobs_per_gpu)  # its descriptor stays open until this process ends
+            held = hold(slots.gpus, config.train.devices, slots.jobs_per_gpu)  # until this process ends
             if held is None:
                 say.send((NO_GPU, ""))
                 return
-            os.environ["CUDA_VISIBLE_DEVICES"] = held[0]
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
         torch.set_num_threads(slots.threads)
         try:
             outcome = execute(config, Display(_ignore, _ignore, _ignore, _log_to), origin, stopped)

@@ -1,0 +1,203 @@
+"""One run on several devices (train.devices): a process each, which all take the same steps.
+
+Every rank builds the same network from the same seeds and works out the same masks. It takes its part of each batch,
+DistributedDataParallel makes the gradients those of the whole batch, and sums of metrics are added up. Rank 0 is the
+run's own process: it alone claims, records, saves and heeds signals, and tells the others at each step what it decided.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hidden_subnet.tasks import Meeting
+
+TIMEOUT = timedelta(minutes=10)
+"""Of a rank that waits for another, which may be reading images or saving."""
+PR_SET_PDEATHSIG = 1
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """What a process knows of the run's ranks; ALONE where it is the only one."""
+
+    rank: int = 0
+    size: int = 1
+    decisions: Any = None
+    """A process group of the CPU: what is decided on the host does not wait for a GPU."""
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def share(self) -> tuple[int, int]:
+        return self.rank, self.size
+
+    def agree(self, decision: int) -> int:
+        """Rank 0's, on every rank."""
+        if self.size == 1:
+            return decision
+        from torch import distributed
+
+        said = torch.tensor([decision])
+        distributed.broadcast(said, 0, group=self.decisions)
+        return int(said)
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum over all ranks; `sums` stays what it is."""
+        if self.size == 1:
+            return sums
+        from torch import distributed
+
+        added = sums.clone()
+        distributed.all_reduce(added)
+        return added
+
+    def trained(self, model: nn.Module, both: bool) -> nn.Module:
+        """What to call in a training step in place of `model`, so that backward leaves the same gradients on all ranks.
+
+        They are means over the ranks: a rank's loss has to be its part of the whole batch's, times their number.
+        `both`: some of the parameters that require a gradient get none in some steps, and must not get zeros, which
+        weight decay would act on.
+        """
+        if self.size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        with warnings.catch_warnings():  # the name that takes its place is not in the older versions of torch
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+            return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=both)
+
+    def same_norms(self, model: nn.Module) -> None:
+        """Give every rank the running statistics of rank 0, before they are measured with or saved."""
+        if self.size == 1:
+            return
+        from torch import distributed
+
+        for layer in model.modules():
+            if isinstance(layer, _BatchNorm):
+                for value in layer.buffers():
+                    distributed.broadcast(value, 0)
+
+
+ALONE = Team()
+
+
+@contextmanager
+def team_of_tasks(met: Meeting, device: str) -> Iterator[Team]:
+    """The team of the tasks that have met; a rank that dies ends the others, which then wait for nobody."""
+    with _joined(met.store, met.rank, met.size, device, met.local_rank) as team:
+        yield team
+
+
+@contextmanager
+def team_of(size: int, device: str, follow: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[Team]:
+    """This process as rank 0 of `size` on this machine; each other executes `follow(*arguments, team)`.
+
+    `follow` and `arguments` must pickle. A rank that dies ends the run: RuntimeError, which names it.
+    """
+    if size == 1:
+        yield ALONE
+        return
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False)
+    context = multiprocessing.get_context("spawn")
+    start = (os.getpid(), size, store.port, device, torch.get_num_threads(), follow, arguments)
+    others = [context.Process(target=_other, args=(rank, *start), name=f"rank {rank}") for rank in range(1, size)]
+    # They begin with the signals blocked, and stay so: the terminal and Slurm signal every process of a run.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        for process in others:
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        if sys.platform == "linux":  # the host's name need not lead anywhere
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        with _joined(store, 0, size, device, 0) as team:
+            yield team
+            for process in others:
+                process.join(TIMEOUT.total_seconds())
+    except RuntimeError as error:
+        if dead := _dead(others):
+            raise RuntimeError(f"{dead}; the other ranks have ended with it ({_first_line(error)})") from error
+        raise
+    finally:
+        for process in others:
+            process.kill()
+            process.join()
+
+
+def _dead(others: Sequence[BaseProcess]) -> str:
+    """Of the ranks that ended otherwise than by coming to the end, the first."""
+    for process in others:
+        process.join(2)  # a broken connection is seen before the process is gone
+        code = process.exitcode
+        if code:
+            how = signal.Signals(-code).name if code < 0 else f"an error (exit code {code}; see the log)"
+            return f"{process.name} of {len(others) + 1} died of {how}"
+    return ""
+
+
+def _other(
+    rank: int,
+    parent: int,
+    size: int,
+    port: int,
+    device: str,
+    threads: int,
+    follow: Callable[..., None],
+    arguments: tuple[Any, ...],
+) -> None:
+    """The whole life of a process of another rank."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that
+            os._exit(1)
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    torch.set_num_threads(threads)
+    store = TCPStore("127.0.0.1", port, size, is_master=False)
+    with _joined(store, rank, size, device, rank) as team:
+        follow(*arguments, team)
+
+
+@contextmanager
+def _joined(store: Any, rank: int, size: int, device: str, local_rank: int) -> Iterator[Team]:
+    from torch import distributed
+
+    if device == "cuda":
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())  # a task may see its own only
+    backend = "nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        decisions = distributed.new_group(backend="gloo", timeout=TIMEOUT) if device == "cuda" else None
+        yield Team(rank, size, decisions)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
