@@ -67,6 +67,8 @@ def meeting(devices: int) -> Meeting | None:
             f"train.devices={devices}: this job has {place.world_size} tasks, one for each device of a run; give "
             f"train.devices={place.world_size}, or another hydra.launcher.tasks_per_node"
         )
-    host, port, leads = place.master_addr, place.master_port, place.rank == 0
+    # The name of a node need not lead anywhere on the node itself.
+    host = "127.0.0.1" if place.local_world_size == place.world_size else place.master_addr
+    port, leads = place.master_port, place.rank == 0
     store = TCPStore(host, port, place.world_size, is_master=leads, timeout=PATIENCE, wait_for_workers=False)
     return Meeting(place.rank, place.world_size, place.local_rank, store)
