@@ -23,6 +23,9 @@ T = TypeVar("T")
 def register(presets: Path) -> None:
     """Make the schema and every preset `presets/*.yaml` known to Hydra (as options of the group `sweep`)."""
     store = ConfigStore.instance()
+    # Hydra copies its repository, and this store with it, at each of the hundred look-ups behind --help (4 s with our
+    # presets); nobody writes to the copies, and what is loaded from the store is copied once more.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     store.store(name="schema", node=Config)
     for name, node in METHODS.items():
         store.store(group="schema/method", name=name, node=node)
