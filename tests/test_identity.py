@@ -491,10 +491,6 @@ def test_the_random_configs_touch_every_setting() -> None:
             config = config.get(key) if isinstance(config, dict) else None
         return config
 
-    fixed = {
-        path
-        for each in plain
-        for path in leaves(each)
-        if len({json.dumps(values(config, path)) for config in plain}) == 1
-    }
+    paths = {path for each in plain for path in leaves(each)}
+    fixed = {path for path in paths if len({json.dumps(values(config, path)) for config in plain}) == 1}
     assert fixed == {"tracker.project", "tracker.entity"}
