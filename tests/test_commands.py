@@ -20,12 +20,11 @@ from hidden_subnet.owners import Observer
 from hidden_subnet.settings import Config
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import Job
-from hidden_subnet.sweep.progress import Now, Progress, counts, labels
+from hidden_subnet.sweep.progress import Now, Progress, counts
 
 SILENT = Display(lambda row: None, lambda epoch, batch, batches: None, lambda text: None)
 TINY = ("data=synthetic", "model=fc", "model.width=0.1", "train.epochs=1", "tracker=none")
 COMMAND = {"command": "launch.py -m something", "directory": "/", "git": None}
-
 Compose = Callable[..., Config]
 Call = Callable[..., tuple[int, str, str]]
 
@@ -94,9 +93,6 @@ def test_without_a_command_each_is_listed(call: Call) -> None:
     lines = [line.split() for line in said.splitlines()]
     for name in ("status", "logs", "stop", "worker", "results", "rm", "export"):
         assert any(line[:1] == [name] and len(line) > 3 for line in lines), name
-
-
-# Names
 
 
 @pytest.mark.parametrize("name", ["{whole}", "five", "fiv", "runs/.sweeps/{whole}", "runs/.sweeps/{whole}/"])
@@ -171,8 +167,6 @@ def test_wrong_numbers_of_workers(option: str, out: Path, call: Call) -> None:
 
 
 # status
-
-
 def test_status_of_a_folder(out: Path, call: Call) -> None:
     code, said, _ = call("status")
     assert code == 0
@@ -268,8 +262,6 @@ def test_status_of_a_thousand_runs(compose: Compose, tmp_path: Path, call: Call)
 
 
 # logs
-
-
 def test_logs(out: Path, call: Call) -> None:
     assert "epoch=0" in call("logs", run_of(out, "random").name)[1]
     code, said, _ = call("logs", run_of(out, "dense").name[-12:])
@@ -286,8 +278,6 @@ def test_logs_of_a_run_that_is_done_can_be_followed(out: Path, call: Call) -> No
 
 
 # stop
-
-
 def test_stop_where_nothing_runs_is_found_by_a_worker_that_is_just_starting(out: Path, call: Call) -> None:
     code, said, _ = call("stop", "five")
     assert (code, "nothing was running" in said) == (0, True)
@@ -308,8 +298,6 @@ def test_history_that_is_none_hinders_nobody(out: Path) -> None:
 
 
 # rm
-
-
 def test_rm_asks_and_refuses_without_a_terminal(out: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(out)
     with open(os.devnull) as nothing:
@@ -368,8 +356,6 @@ def test_rm_follows_no_link(out: Path, tmp_path: Path, call: Call) -> None:
 
 
 # results
-
-
 def test_results_of_a_folder_and_of_a_sweep(out: Path, call: Call) -> None:
     [folder] = manifest.find(out)
     for arguments, name in (((), "all"), (("runs",), "all"), (("--sweep", "five"), folder.name)):
@@ -380,25 +366,6 @@ def test_results_of_a_folder_and_of_a_sweep(out: Path, call: Call) -> None:
         assert (out / "results.csv").read_text().count("\n") == 1 + 4
         for kind in ("png", "svg"):
             assert (out / "figures" / f"{name}.{kind}").stat().st_size > 1000
-
-
-# What the live table is made of
-
-
-def test_labels_are_the_settings_that_vary(compose: Compose) -> None:
-    def jobs(*parts: tuple[str, ...]) -> list[Job]:
-        configs = [compose(*TINY, *part) for part in parts]
-        return [Job(config, record.folder_of(config)) for config in configs]
-
-    made = labels(both := jobs(("prune_rate=0.5", "seed=1"), ("prune_rate=0.75", "seed=10")))
-    assert made.header == "rate  seed"
-    assert [made.lines[job.folder.name] for job in both] == ["0.5   1", "0.75  10"]
-    assert [made.words[job.folder.name] for job in both] == ["rate 0.5, seed 1", "rate 0.75, seed 10"]
-    made = labels(both := jobs(("method=dense",), ("seeds.weights=3",)))
-    assert made.header == "method      rate  weights seed"
-    assert [made.lines[job.folder.name] for job in both] == ["dense       -     0", "edge_popup  0.5   3"]
-    [one] = jobs(("seed=7",))
-    assert labels([one]).lines == {one.folder.name: one.folder.name}
 
 
 def test_time_left_is_shared_by_the_slots(out: Path, compose: Compose) -> None:

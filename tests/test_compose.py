@@ -78,6 +78,17 @@ def master(context: HydraContext, *overrides: str) -> DictConfig:
     return context.config_loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
 
 
+@pytest.fixture(scope="module")
+def plain(context: HydraContext) -> DictConfig:
+    return master(context)
+
+
+@pytest.fixture(scope="module")
+def shared(context: HydraContext, plain: DictConfig) -> Composer:
+    """One for many jobs, as in a sweep."""
+    return Composer(context, plain)
+
+
 def ends(work: "Composer | None", context: HydraContext, given: DictConfig, job: list[str]) -> tuple[str, object]:
     try:
         config = compose_job(context, given, job) if work is None else work.compose(job)
@@ -101,25 +112,27 @@ def random_job(source: random.Random) -> list[str]:
     return job
 
 
-def test_random_jobs_are_composed_as_hydra_composes_them(context: HydraContext) -> None:
-    source, given = random.Random(0), master(context)
-    composer = Composer(context, given)
+def test_random_jobs_are_composed_as_hydra_composes_them(
+    context: HydraContext, plain: DictConfig, shared: Composer
+) -> None:
+    source = random.Random(0)
     ended = []
     for _ in range(30):
         job = random_job(source)
-        expected = ends(None, context, given, job)
-        assert ends(composer, context, given, job) == expected, job
+        expected = ends(None, context, plain, job)
+        assert ends(shared, context, plain, job) == expected, job
         ended.append(expected[0])
     assert min(ended.count("config"), ended.count("error")) > 6  # or the jobs prove little
 
 
 @pytest.mark.parametrize("key", VALUES)
-def test_every_value_alone_is_as_hydra_has_it(context: HydraContext, key: str) -> None:
-    given = master(context)
-    composer = Composer(context, given)
+def test_every_value_alone_is_as_hydra_has_it(
+    context: HydraContext, plain: DictConfig, shared: Composer, key: str
+) -> None:
     for value in VALUES[key]:
         job = [key if key.startswith("~") else f"{key}={value}"]
-        assert ends(composer, context, given, job) == ends(None, context, given, job), job
+        if shared._assembled(job) is not None:  # or it leaves the job to Hydra: there are no two answers to compare
+            assert ends(shared, context, plain, job) == ends(None, context, plain, job), job
 
 
 @pytest.mark.parametrize(
@@ -132,17 +145,17 @@ def test_every_value_alone_is_as_hydra_has_it(context: HydraContext, key: str) -
         (["train.milestones=[1,2]", "train.milestones=[3]", "train.schedule=multistep"], "milestones", [3]),
     ],
 )
-def test_the_later_wins(context: HydraContext, job: list[str], setting: str, value: object) -> None:
-    assert as_dict(Composer(context, master(context)).compose(job))["train"][setting] == value
+def test_the_later_wins(shared: Composer, job: list[str], setting: str, value: object) -> None:
+    assert as_dict(shared.compose(job))["train"][setting] == value
 
 
-def test_a_value_does_not_leak_into_the_next_job(context: HydraContext) -> None:
-    composer = Composer(context, master(context))
-    plain = composer.compose([])
+def test_a_value_does_not_leak_into_the_next_job(context: HydraContext, plain: DictConfig) -> None:
+    composer = Composer(context, plain)
+    untouched = composer.compose([])
     tagged = composer.compose(["train.lr=0.7", "tracker.tags=[a]", "train.threads=2"])
     tagged.tracker.tags.append("b")
     assert composer.compose(["tracker.tags=[a]"]).tracker.tags == ["a"]
-    assert composer.compose([]) == plain
+    assert composer.compose([]) == untouched
 
 
 def test_a_preset_whose_values_follow_from_others(context: HydraContext) -> None:
@@ -155,24 +168,24 @@ def test_a_preset_whose_values_follow_from_others(context: HydraContext) -> None
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
-def test_presets(context: HydraContext, preset: str) -> None:
+def test_presets(context: HydraContext, shared: Composer, preset: str) -> None:
     given = master(context, f"sweep={preset}")
     jobs = expand(OverridesParser.create(), [f"sweep={preset}"], grids(given))
-    composer = Composer(context, given)
-    for job in jobs[:: max(1, len(jobs) // 4)]:
-        assert ends(composer, context, given, job) == ends(None, context, given, job), job
+    for job in jobs[:: max(1, len(jobs) // 2)]:
+        assert ends(shared, context, given, job) == ends(None, context, given, job), job
 
 
-def test_hydra_composes_each_choice_of_groups_once(context: HydraContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand jobs: 0.3 s here, where composing each takes a minute."""
-    given = master(context)
+def test_hydra_composes_each_choice_of_groups_once(
+    context: HydraContext, plain: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two hundred jobs here, of a thousand in 0.3 s, where composing each takes a minute."""
 
     def refused(*arguments: object) -> None:
         pytest.fail("a job was composed in full")
 
     monkeypatch.setattr(compose, "compose_job", refused)
-    jobs = expand(OverridesParser.create(), ["method=edge_popup,random", "seed=range(0,500)"], [{}])
-    composer = Composer(context, given)
+    jobs = expand(OverridesParser.create(), ["method=edge_popup,random", "seed=range(0,100)"], [{}])
+    composer = Composer(context, plain)
     names = {folder_name(composer.compose(job)) for job in jobs}
-    assert len(names) == len(jobs) == 1000
+    assert len(names) == len(jobs) == 200
     assert len(composer.bases) == 2

@@ -3,11 +3,7 @@
 import gzip
 import hashlib
 import http.server
-import io
-import multiprocessing
-import pickle
 import socketserver
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from loaded_images import UNREACHABLE, digest, exit_codes, in_processes, one_line
 from torch import Tensor
 
 from hidden_subnet.data import idx
@@ -25,16 +22,7 @@ from hidden_subnet.data.info import INFO, DataError, Info, held_out
 from hidden_subnet.data.load import Images, load, prepare
 from hidden_subnet.data.split import split
 
-UNREACHABLE = "http://127.0.0.1:9/"
 TINY = Info((1, 3, 2), 10, 12, 10, (0.5,), (0.25,))
-TINY_CIFAR = Info((3, 32, 32), 10, 5, 2, (0.5,) * 3, (0.25,) * 3)
-
-
-def digest(images: Images) -> str:
-    sha = hashlib.sha256()
-    for part in (images.train, images.train_labels, images.test, images.test_labels):
-        sha.update(part.numpy().tobytes())
-    return sha.hexdigest()
 
 
 def assert_sound(images: Images) -> None:
@@ -59,16 +47,6 @@ def nearest_mean_accuracy(images: Images) -> float:
     train, test = images.train.flatten(1).float(), images.test.flatten(1).float()
     means = torch.stack([train[images.train_labels == c].mean(0) for c in range(images.info.classes)])
     return (torch.cdist(test, means).argmin(1) == images.test_labels).float().mean().item()
-
-
-def one_line(error: pytest.ExceptionInfo[DataError], *words: str) -> None:
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
-
-# The sets that need no files
 
 
 def test_digits_and_their_split_are_fixed(tmp_path: Path) -> None:
@@ -105,8 +83,6 @@ def test_as_many_are_held_out_as_the_check_says(validation: float) -> None:
 
 
 # MNIST and Fashion-MNIST
-
-
 def idx_bytes(array: np.ndarray[Any, Any]) -> bytes:
     magic = 0x0800 + array.ndim
     return b"".join(n.to_bytes(4, "big") for n in (magic, *array.shape)) + array.astype(np.uint8).tobytes()
@@ -231,95 +207,6 @@ def test_debians_fashion_mnist(tmp_path: Path) -> None:
     assert len(load("fashion_mnist", idx.PACKAGED["fashion_mnist"]).train) == 60_000
 
 
-# CIFAR
-
-
-def pickled(n: int, key: str, seed: int) -> bytes:
-    random = np.random.RandomState(seed)
-    pixels = random.randint(0, 256, (n, 3072)).astype(np.uint8)
-    return pickle.dumps({"data": pixels, key: random.randint(0, 10, n).tolist()}, protocol=2)
-
-
-@pytest.fixture
-def tiny_cifar(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Seven images in CIFAR's own format in the place of each of the two sets; the archives, by name."""
-    archives = {}
-    for name, source, key, train in (
-        ("cifar10", torchvision.datasets.CIFAR10, "labels", {"data_batch_1": 3, "data_batch_2": 2}),
-        ("cifar100", torchvision.datasets.CIFAR100, "fine_labels", {"train": 5}),
-    ):
-        test = "test_batch" if name == "cifar10" else "test"
-        batches = {file: pickled(n, key, seed) for seed, (file, n) in enumerate({**train, test: 2}.items())}
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            for file, content in batches.items():
-                member = tarfile.TarInfo(f"{source.base_folder}/{file}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-        sums = [[file, hashlib.md5(content).hexdigest()] for file, content in batches.items()]
-        monkeypatch.setattr(source, "train_list", sums[:-1])
-        monkeypatch.setattr(source, "test_list", sums[-1:])
-        monkeypatch.setattr(source, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
-        monkeypatch.setattr(source, "url", UNREACHABLE + source.filename)
-        monkeypatch.setitem(INFO, name, TINY_CIFAR)
-        archives[name] = packed.getvalue()
-    return archives
-
-
-CIFAR = [
-    ("cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_2", "labels"),
-    ("cifar100", "cifar-100-python.tar.gz", "cifar-100-python/train", "fine_labels"),
-]
-
-
-@pytest.mark.parametrize(("name", "archive", "batch", "key"), CIFAR)
-def test_cifar_is_read_from_its_archive(
-    tmp_path: Path, tiny_cifar: dict[str, bytes], name: str, archive: str, batch: str, key: str
-) -> None:
-    (tmp_path / archive).write_bytes(tiny_cifar[name])
-    images = load(name, tmp_path)
-    assert (images.train.shape, images.test.shape) == ((5, 3, 32, 32), (2, 3, 32, 32))
-    last = pickle.loads((tmp_path / batch).read_bytes())
-    n = len(last[key])
-    # A row of a batch is 1,024 red values, then green, then blue, each row by row.
-    assert images.train[-1, 1, 2].tolist() == last["data"][-1, 1024 + 64 : 1024 + 96].tolist()
-    assert images.train[-n:].numpy().tobytes() == last["data"].tobytes()
-    assert images.train_labels[-n:].tolist() == last[key]
-    assert images.train_labels.dtype == torch.int64
-
-
-@pytest.mark.parametrize(("name", "archive", "batch", "key"), CIFAR)
-def test_cifar_damage_is_mended_or_named(
-    tmp_path: Path, tiny_cifar: dict[str, bytes], name: str, archive: str, batch: str, key: str
-) -> None:
-    (tmp_path / archive).write_bytes(tiny_cifar[name])
-    whole = digest(load(name, tmp_path))
-    (tmp_path / batch).write_bytes((tmp_path / batch).read_bytes()[:-7])
-    assert digest(load(name, tmp_path)) == whole
-    (tmp_path / batch).write_bytes((tmp_path / batch).read_bytes()[:-7])
-    (tmp_path / archive).unlink()
-    with pytest.raises(DataError) as error:
-        load(name, tmp_path)
-    one_line(error, Path(batch).name, archive, str(tmp_path), "data=digits")
-
-
-def test_a_pickle_that_is_not_cifars_is_never_opened(tmp_path: Path, tiny_cifar: dict[str, bytes]) -> None:
-    class Trap:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return Path.touch, (tmp_path / "sprung",)
-
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(tiny_cifar["cifar10"])
-    prepare("cifar10", tmp_path)
-    (tmp_path / "cifar-10-python.tar.gz").unlink()
-    (tmp_path / "cifar-10-batches-py/data_batch_1").write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(DataError):
-        load("cifar10", tmp_path)
-    assert not (tmp_path / "sprung").exists()
-
-
-# Fetching
-
-
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -354,35 +241,6 @@ def test_a_file_in_the_way_of_the_root(tmp_path: Path, name: str, below: str) ->
         prepare(name, root)
     one_line(error, f"data.root={root}", name, "data=digits")
     assert (tmp_path / "file").read_bytes() == b""
-
-
-def in_processes(count: int, work: Callable[[], None]) -> list[multiprocessing.process.BaseProcess]:
-    fork = multiprocessing.get_context("fork")
-    processes: list[multiprocessing.process.BaseProcess] = [fork.Process(target=work) for _ in range(count)]
-    for process in processes:
-        process.start()
-    return processes
-
-
-def exit_codes(processes: list[multiprocessing.process.BaseProcess]) -> list[int | None]:
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
-
-
-def test_four_processes_unpack_the_same_archive(tmp_path: Path, tiny_cifar: dict[str, bytes]) -> None:
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(tiny_cifar["cifar10"])
-    said = tmp_path / "said"
-
-    def work() -> None:
-        import sys
-
-        with said.open("a") as sys.stderr:
-            prepare("cifar10", tmp_path)
-
-    assert exit_codes(in_processes(4, work)) == [0, 0, 0, 0]
-    assert said.read_text().splitlines() == [f"downloads cifar10 to {tmp_path}"]
-    assert len(load("cifar10", tmp_path).train) == 5
 
 
 class Server(socketserver.TCPServer):

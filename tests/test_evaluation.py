@@ -161,14 +161,16 @@ def test_an_unfinished_run_has_nothing_to_compare(folder: Path) -> None:
         evaluate(folder.parent, folder.name, Device.auto, None)
 
 
-def test_its_own_settings_and_no_others(compose: Compose, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_own_settings_and_no_others(
+    compose_single: Compose, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = [f"evaluate={folder.name}", f"out={folder.parent}", "train.device=cpu"]
-    assert evaluate_as_asked(compose(*given), given) == 0
+    assert evaluate_as_asked(compose_single(*given), given) == 0
     assert "6 of 6" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"own settings; leave model=conv2 train.lr=1 away"):
-        evaluate_as_asked(compose(*given), [*given, "model=conv2", "train.lr=1"])
+        evaluate_as_asked(compose_single(*given), [*given, "model=conv2", "train.lr=1"])
     with pytest.raises(ConfigError, match="leave -m"):
-        refuse_in_sweep(compose(*given))
+        refuse_in_sweep(compose_single(*given))
 
 
 def test_measuring_does_not_depend_on_the_order(folder: Path) -> None:

@@ -463,12 +463,12 @@ def random_config(source: random.Random) -> Config:
     )
 
 
-def test_2000_random_configs() -> None:
+def test_1000_random_configs() -> None:
     source = random.Random(0)
-    configs = [random_config(source) for _ in range(2000)]
+    configs = [random_config(source) for _ in range(1000)]
     projections = [json.dumps(projection(config), sort_keys=True) for config in configs]
     ids = [folder_name(config)[-12:] for config in configs]
-    assert len(set(ids)) == len(set(projections)) == len(set(zip(ids, projections, strict=True))) > 1500
+    assert len(set(ids)) == len(set(projections)) == len(set(zip(ids, projections, strict=True))) > 750
     for config in configs:
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", slug(config))
     for config in configs[::10]:
@@ -491,10 +491,6 @@ def test_the_random_configs_touch_every_setting() -> None:
             config = config.get(key) if isinstance(config, dict) else None
         return config
 
-    fixed = {
-        path
-        for each in plain
-        for path in leaves(each)
-        if len({json.dumps(values(config, path)) for config in plain}) == 1
-    }
+    paths = {path for each in plain for path in leaves(each)}
+    fixed = {path for path in paths if len({json.dumps(values(config, path)) for config in plain}) == 1}
     assert fixed == {"tracker.project", "tracker.entity"}

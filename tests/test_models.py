@@ -42,11 +42,20 @@ def color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(INFO, "synthetic", info)
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """data=synthetic, in fewer images."""
+    monkeypatch.setitem(INFO, "synthetic", dataclasses.replace(INFO["synthetic"], train=80, test=40))
+
+
 def batch(images: int = 6) -> tuple[Tensor, Tensor]:
     return torch.randn(images, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(images) % 10
 
 
-@pytest.mark.parametrize("method", ["edge_popup", "random", "dense"])  # the others: test_methods.py
+@pytest.mark.parametrize(
+    "method",  # the others: test_methods.py
+    ["edge_popup", "dense", pytest.param("random", marks=pytest.mark.slow)],  # trains nothing: no gradients to go wrong
+)
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_every_residual_network_runs_one_batch(name: str, method: str) -> None:
     network = build(name, 1 / 16, (3, 32, 32), 10, affine=True)
@@ -123,7 +132,7 @@ def test_dense_ends_are_out_of_the_budget(tmp_path: Path, first: str, last: str)
 
 
 def with_norm(out: Path, method: str = "edge_popup", **settings: Any) -> Config:
-    config = small(out, method, **{"epochs": 2, "norm_batches": 3, **settings})
+    config = small(out, method, **{"epochs": 2, "batch_size": 24, "norm_batches": 3, **settings})
     config.model = Model(name="cifar_resnet18", width=1 / 16)
     return config
 
@@ -133,13 +142,14 @@ def accuracy(folder: Path, which: Any) -> float:
     return (hidden_subnet.load(folder, which)(images).argmax(dim=1) == labels).double().mean().item()
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "warmup_then_prune"])  # more epochs than here
 def test_renewed_statistics_go_on_and_come_back_bit_for_bit(tmp_path: Path, method: str) -> None:
     whole = execute(with_norm(tmp_path / "whole", method), QUIET)
     assert whole.result is not None, whole.message
     if method != "random":
         config = with_norm(tmp_path / "broken", method)
-        for steps in (2, 4):
+        for steps in (2, 2):  # of 3 an epoch
             interrupt(config, steps)
         assert_same_run(execute(config, QUIET).folder, whole.folder)
     for which in ("last", "best"):
@@ -167,6 +177,7 @@ def test_statistics_are_the_mean_over_batches() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.usefixtures("few")
 def test_export_of_a_residual_network_needs_torch_only(tmp_path: Path) -> None:
     folder = execute(with_norm(tmp_path, epochs=1), QUIET).folder
     path = export(folder, "last", tmp_path / "subnetwork.pt")
@@ -329,6 +340,7 @@ def test_what_does_not_fit_is_said_before_the_first_run(
     prepare([config])
 
 
+@pytest.mark.usefixtures("few")
 def test_affine_norm_is_a_setting_of_the_run(tmp_path: Path) -> None:
     config = with_norm(tmp_path, "dense", epochs=1)
     config.model.norm = Norm.batch

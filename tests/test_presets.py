@@ -6,22 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
+from composing import make_composer
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import HydraContext, RunMode
+from hydra.types import RunMode
 from image_folders import make_folder
 from omegaconf import OmegaConf
 
 from hidden_subnet.check import ConfigError, check
-from hidden_subnet.config import register
 from hidden_subnet.identity import folder_name
 from hidden_subnet.models.plan import plan, weights
 from hidden_subnet.record import read_result
 from hidden_subnet.settings import METHODS, Config, PruningName
-from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.grid_sweeper import expand, grids
 
 ROOT = Path(__file__).parents[1]
@@ -46,17 +43,13 @@ RUNS = {
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     """Every run of `python launch.py sweep=<preset> <overrides>`."""
-    register(ROOT / "sweeps")
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-    context = HydraContext(config_loader=loader, callbacks=None)  # type: ignore[arg-type]
+    composer = make_composer()
+    loader = composer.context.config_loader
     folder = make_folder(tmp_path_factory.mktemp("images"), train=24)
 
     def found(preset: str, *overrides: str) -> list[Config]:
         given = [f"sweep={preset}", *overrides, *([f"data.root={folder}"] if preset == "imagenet" else [])]
-        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
         preset_alone = loader.load_configuration("config", [f"sweep={preset}"], RunMode.MULTIRUN)
-        composer = Composer(context, master)
         expanded = expand(OverridesParser.create(), given, grids(preset_alone))
         return [composer.compose(job) for job in expanded]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from test_report import config, finish
+from run_folders import config, finish
 
 from hidden_subnet.commands.results import results
 from hidden_subnet.report.figure import STYLE, plot

@@ -1,145 +1,25 @@
-import csv
-import io
+"""Run folders are read, summarised in a table of seeds, and written as a file of results."""
+
 import json
-import math
-import re
-import warnings
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from run_folders import attempt, config, dead, fail, finish, me, printed, queue, read_csv, svg_texts
 
-from hidden_subnet import claims, owners, record
-from hidden_subnet.config import as_dict, to_yaml
-from hidden_subnet.identity import folder_name, projection
-from hidden_subnet.report.figure import draw, half_width
+from hidden_subnet.identity import projection
+from hidden_subnet.report.figure import draw
 from hidden_subnet.report.results import COLUMNS, cell, write_results
 from hidden_subnet.report.runs import read_run, read_runs
-from hidden_subnet.report.table import Line, short_names, summarise, table
+from hidden_subnet.report.table import short_names, summarise
 from hidden_subnet.settings import (
     METHODS,
-    Config,
-    Data,
-    DataName,
-    Init,
-    InitName,
     Model,
     Pruning,
     PruningName,
     Seeds,
-    Tracker,
-    TrackerName,
     Train,
 )
-from hidden_subnet.trackers.summary import curves
-
-
-def config(method: str = "edge_popup", prune_rate: float = 0.5, seed: int = 0, **parts: Any) -> Config:
-    made = Config(
-        model=Model(name="conv2"),
-        init=Init(name=InitName.signed_constant),
-        data=Data(name=DataName.digits),
-        pruning=Pruning(name=PruningName.layerwise),
-        method=METHODS[method](),
-        train=Train(lr=0.01 if method == "dense" else 0.1),
-        tracker=Tracker(name=TrackerName.none),
-        prune_rate=prune_rate,
-        seed=seed,
-    )
-    return replace(made, **parts)
-
-
-def queue(out: Path, what: Config) -> Path:
-    folder = out / folder_name(what)
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(to_yaml(as_dict(what)))
-    return folder
-
-
-def finish(out: Path, what: Config, top1: float, **changes: Any) -> Path:
-    """A run folder as a finished run leaves it, with a last test accuracy of `top1`."""
-    folder = queue(out, what)
-    dense = what.method.name == "dense"
-    density = 1.0 if dense else 1 - what.prune_rate
-    accuracy = {"loss": 0.1, "top1": top1, "top5": 1.0}
-    untrained = {"loss": 2.3, "top1": 0.125, "top5": 0.5}
-    random = what.method.name == "random"
-    last = {
-        "epoch": 0 if random else 15,
-        "train": None if random else accuracy,
-        "validation": accuracy,
-        "test": accuracy,
-    }
-    result = {
-        "schema": 1,
-        "name": folder.name,
-        "projection": projection(what),
-        "chance": 0.1,
-        "untrained": {"unpruned": untrained, "first_mask": None if dense else {**untrained, "top1": 0.0625}},
-        "last": last,
-        "best": last,
-        "collapsed": False,
-        "dead_layer": None,
-        "weights": 1000,
-        "kept": round(1000 * density),
-        "parameters": 1000,
-        "density": density,
-        "density_all": density,
-        "layers": [{"name": "linear", "shape": [10, 100], "weights": 1000, "kept": round(1000 * density)}],
-        "seconds": 4.0,
-        "environment": {"host": "=cmd", "device": "cpu", "torch": "2.4"},
-        **changes,
-    }
-    (folder / "result.json").write_text(json.dumps(result))
-    return folder
-
-
-def attempt(folder: Path, owner: owners.Owner, state: str | None = None, message: str = "") -> Path:
-    """The newest attempt at the run of `folder`, as `owner` leaves it that ended in `state`, or is at it."""
-    number = 1 + max([0, *record.attempts(folder)])
-    made = folder / "attempts" / str(number)
-    made.mkdir(parents=True)
-    (made / "claim.json").write_text(json.dumps(asdict(owner)))
-    if state is not None:
-        claims.end(made, state, message)
-    return made
-
-
-def me() -> owners.Owner:
-    return owners.this_process("test", silent_seconds=90)
-
-
-def dead() -> owners.Owner:
-    """A process of this machine that has ended."""
-    return replace(me(), started="0")
-
-
-def fail(out: Path, what: Config, error: str) -> Path:
-    folder = queue(out, what)
-    failed = attempt(folder, me(), "failed", error)
-    (failed / "error.txt").write_text(f"Traceback (most recent call last):\n  ...\n{error}\n\n")
-    return folder
-
-
-def by_method(lines: list[Line]) -> dict[str | None, Line]:
-    return {line.method: line for line in lines}
-
-
-def printed(lines: list[Line], width: int) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(table(lines))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def read_csv(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
-
-
-# Reading run folders
 
 
 def test_a_folder_tells_its_state(tmp_path: Path) -> None:
@@ -207,9 +87,6 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     folder = queue(tmp_path, config())
     (folder / "config.yaml").write_bytes(b"\xff\xfe\x00")
     assert read_run(folder).state == "failed"
-
-
-# The table
 
 
 def test_seeds_make_a_line(tmp_path: Path) -> None:
@@ -345,8 +222,6 @@ def test_a_table_of_no_runs() -> None:
 
 
 # results.csv
-
-
 def test_results_has_a_row_a_run(tmp_path: Path) -> None:
     done = finish(tmp_path, config(prune_rate=0.1 + 0.2, seed=4), 0.9)
     dense, random = finish(tmp_path, config("dense"), 0.98), finish(tmp_path, config("random"), 0.1)
@@ -423,123 +298,3 @@ def test_results_are_replaced_whole(tmp_path: Path) -> None:
 )
 def test_cells_are_no_formulas(value: Any, text: str) -> None:
     assert cell(value) == text
-
-
-# The figure
-
-
-def test_half_width_of_the_t_interval() -> None:
-    # t(0.975, 2 degrees of freedom) = 4.3027; 4.3027 * 2 / sqrt(3) = 4.968
-    assert half_width([90, 92, 94]) == pytest.approx(4.968, abs=5e-4)
-    # t(0.975, 1) = 12.706; times std 1.4142 / sqrt(2)
-    assert half_width([1, 3]) == pytest.approx(12.706, abs=5e-4)
-    assert math.isnan(half_width([90]))
-
-
-def demonstration(out: Path) -> None:
-    """9 rates x 3 seeds x {edge_popup, random}, and 3 dense runs."""
-    for seed in range(3):
-        finish(out, config("dense", seed=seed), 0.98 + 0.004 * seed)
-        for tenth in range(1, 10):
-            rate = tenth / 10
-            best = 0.97 - 0.5 * abs(rate - 0.5) ** 3 - 0.25 * max(0, rate - 0.8)
-            top1 = best + 0.008 * (seed - 1) * (1 + 3 * rate**4)
-            finish(out, config(prune_rate=rate, seed=seed), top1)
-            finish(out, config("random", rate, seed), 0.1 + 0.013 * ((tenth + seed) % 4 - 1.5))
-
-
-def svg_texts(path: Path) -> list[str]:
-    return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text())
-
-
-def test_the_figure_of_the_demonstration(tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    demonstration(out)
-    png, svg = draw(read_runs(out), out / "figures" / "prune_rates", "prune_rates")
-    assert (png, svg) == (out / "figures" / "prune_rates.png", out / "figures" / "prune_rates.svg")
-    assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    texts = svg_texts(svg)
-    for text in ["prune_rates", "digits · conv2 · signed_constant · n = 3"]:
-        assert text in texts
-    for text in ["edge_popup", "random", "dense (n = 3)"]:
-        assert text in texts
-    for text in ["test accuracy (%)", "weights kept", "10 %", "90 %", "0.9", "chance"]:
-        assert text in texts
-
-
-def test_the_same_runs_draw_the_same_bytes(tmp_path: Path) -> None:
-    finish(tmp_path / "runs", config(), 0.9)
-    finish(tmp_path / "runs", config(seed=1), 0.8)
-    finish(tmp_path / "runs", config("dense"), 0.9)
-    runs = read_runs(tmp_path / "runs")
-    first = [path.read_bytes() for path in draw(runs, tmp_path / "a", "x")]
-    assert [path.read_bytes() for path in draw(runs[::-1], tmp_path / "b", "x")] == first
-    assert [path.read_bytes() for path in draw(runs, tmp_path / "c", "y")] != first
-    assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_a_single_series_has_no_legend(tmp_path: Path) -> None:
-    for rate in (0.1, 0.3, 0.5):
-        finish(tmp_path, config(prune_rate=rate), 0.9)
-    texts = svg_texts(draw(read_runs(tmp_path), tmp_path / "figure")[1])
-    assert "digits · conv2 · edge_popup · signed_constant · n = 1" in texts
-    assert "edge_popup" not in texts
-    assert "Test accuracy at the last epoch; each point is one run." in texts
-
-
-def test_several_dense_networks_are_told_apart(tmp_path: Path) -> None:
-    for model in (Model(name="conv2"), Model(name="conv4")):
-        for method in ("edge_popup", "dense"):
-            for seed in range(2):
-                finish(tmp_path, config(method, seed=seed, model=model), 0.9 + 0.01 * seed)
-    texts = svg_texts(draw(read_runs(tmp_path), tmp_path / "figure", "$ 5 $")[1])
-    assert "$ 5 $" in texts
-    for text in ["conv2, edge_popup", "conv4, edge_popup", "conv2, dense (n = 2)", "conv4, dense (n = 2)"]:
-        assert text in texts
-
-
-@pytest.mark.parametrize(
-    "runs",
-    [
-        [("dense", 0.5, 0, 0.98)],
-        [("edge_popup", 0.0, 0, 0.9)],
-        [("edge_popup", 0.5, 0, 0.0)],
-        [("edge_popup", 0.5, seed, 0.9) for seed in range(3)],
-        [("edge_popup", 0.5, 0, 0.9), ("edge_popup", 0.5, 1, 0.9), ("edge_popup", 0.9, 0, 0.9)],
-        [("edge_popup", 0.5, 0, 0.9), ("random", 0.5, 0, 0.1)],
-        [("edge_popup", rate, 0, 0.9) for rate in (0.9, 0.95, 0.99, 0.995, 0.5)],
-    ],
-)
-def test_any_runs_can_be_drawn(tmp_path: Path, runs: list[tuple[str, float, int, float]]) -> None:
-    for method, rate, seed, top1 in runs:
-        finish(tmp_path, config(method, rate, seed), top1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        png, svg = draw(read_runs(tmp_path), tmp_path / "figure")
-    assert png.stat().st_size > 10_000
-    assert "test accuracy (%)" in svg_texts(svg)
-
-
-def test_a_method_without_a_rate_stands_at_what_it_removed(tmp_path: Path) -> None:
-    for seed, density in enumerate((0.28, 0.32)):
-        finish(tmp_path, config("sampled", seed=seed), 0.8, density=density)
-        for rate in (0.1, 0.9):
-            finish(tmp_path, config(prune_rate=rate, seed=seed), 0.9)
-    finish(tmp_path, config("dense"), 0.95)
-    lines = {line.settings["method"]: line for line in summarise(read_runs(tmp_path)) if line.prune_rate != 0.9}
-    assert {name: line.rate for name, line in lines.items()} == {
-        "sampled": pytest.approx(0.7),
-        "edge_popup": 0.1,
-        "dense": None,
-    }
-    assert curves(summarise(read_runs(tmp_path)))["sampled"] == ([pytest.approx(0.7)], [80])
-    texts = svg_texts(draw(read_runs(tmp_path), tmp_path / "figure")[1])
-    assert "sampled" in texts  # a band says (n = 2)
-    assert "dense (n = 1)" in texts
-    assert "0.7" not in texts  # ticks are those asked for
-
-
-def test_nothing_is_drawn_where_nothing_is_done(tmp_path: Path) -> None:
-    fail(tmp_path, config(), "ValueError: no")
-    assert draw(read_runs(tmp_path), tmp_path / "figure") == []
-    assert not (tmp_path / "figure.png").exists()

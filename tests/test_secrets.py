@@ -1,12 +1,11 @@
 """What looks like a secret is refused in one line that does not repeat it; what only sounds like one is not."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import hydra
 import pytest
+from forked_launch import Launch
 
 from hidden_subnet.check import ConfigError
 from hidden_subnet.config import register
@@ -94,14 +93,6 @@ def test_nothing_that_is_composed_as_shipped_is_refused(launcher: str) -> None:
             )
 
 
-def launch(script: Path, cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "HYDRA_FULL_ERROR": "1"}  # a traceback would show what Hydra was given
-    return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300, env=environment,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -110,8 +101,8 @@ def launch(script: Path, cwd: Path, *arguments: str) -> "subprocess.CompletedPro
         ["-m", "prune_rate=0.1,1.5", f"++hydra.job.env_set.WANDB_API_KEY={CANARY}"],
     ],
 )
-def test_the_command_refuses_before_anything_is_written(tmp_path: Path, arguments: list[str]) -> None:
-    said = launch(ROOT / "launch.py", tmp_path, *arguments)
+def test_the_command_refuses_before_anything_is_written(launch: Launch, tmp_path: Path, arguments: list[str]) -> None:
+    said = launch(tmp_path, *arguments, HYDRA_FULL_ERROR="1")  # a traceback would show what Hydra was given
     assert said.returncode == 1
     assert len(said.stderr.splitlines()) == 1
     assert said.stderr.startswith("error: ")
@@ -127,7 +118,7 @@ def test_the_command_refuses_before_anything_is_written(tmp_path: Path, argument
     ],
 )
 @pytest.mark.parametrize("launcher", ["local", "basic"])
-def test_a_preset_with_a_secret_is_refused(tmp_path: Path, preset: str, launcher: str) -> None:
+def test_a_preset_with_a_secret_is_refused(launch: Launch, tmp_path: Path, preset: str, launcher: str) -> None:
     project, cwd = tmp_path / "project", tmp_path / "cwd"
     project.mkdir()
     cwd.mkdir()
@@ -135,7 +126,8 @@ def test_a_preset_with_a_secret_is_refused(tmp_path: Path, preset: str, launcher
     (project / "conf").symlink_to(ROOT / "conf")
     (project / "sweeps").mkdir()
     (project / "sweeps" / "leak.yaml").write_text(preset)
-    said = launch(project / "launch.py", cwd, "sweep=leak", f"hydra/launcher={launcher}", "tracker=none")
+    arguments = ["sweep=leak", f"hydra/launcher={launcher}", "tracker=none"]
+    said = launch(cwd, *arguments, script=project / "launch.py", HYDRA_FULL_ERROR="1")
     assert said.returncode == 1
     assert "WANDB_API_KEY: looks like a secret" in said.stderr
     assert CANARY not in said.stdout + said.stderr

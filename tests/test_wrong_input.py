@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked_launch import HEAVY, LAUNCH, Launch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -21,8 +22,6 @@ from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.grid_sweeper import expand
 
 Compose = Callable[..., Config]
-
-LAUNCH = Path(__file__).parents[1] / "launch.py"
 
 # (arguments, what the line must contain)
 NAMES_AND_TYPES: list[tuple[str, list[str]]] = [
@@ -148,9 +147,9 @@ def assert_one_line(error: BaseException, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "words"), NAMES_AND_TYPES, ids=[arguments for arguments, _ in NAMES_AND_TYPES])
-def test_wrong_names_and_types(compose: Compose, arguments: str, words: list[str]) -> None:
+def test_wrong_names_and_types(compose_single: Compose, arguments: str, words: list[str]) -> None:
     with pytest.raises(CAUGHT) as caught:
-        compose(*arguments.split())
+        compose_single(*arguments.split())
     assert_one_line(caught.value, words)
 
 
@@ -192,12 +191,6 @@ def test_one_wrong_value_in_a_list_stops_all(compose: Compose, arguments: str, w
     assert_one_line(caught.value, words)
 
 
-def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(LAUNCH), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -210,12 +203,15 @@ def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         ("~model", ["model"]),
         ("-m prune_rate=glob(*)", ["glob"]),
         ("-m seed=0,1 hydra.launcher.workers=0", ["hydra.launcher.workers=0", "1 or more"]),
-        ("data=mnist data.root=FILE", ["data.root=", "data=digits"]),
+        # Loads torch, and is tried below without the command too.
+        pytest.param("data=mnist data.root=FILE", ["data.root=", "data=digits"], marks=pytest.mark.slow),
         ("data=imagenet data.root=FILE", ["data=imagenet", "train/ and val/", "data.root="]),
         ("-m data.name=cifar10,mnist", ["data.name=cifar10,mnist", "write data=cifar10,mnist"]),
     ],
 )
-def test_the_command_says_one_line_and_writes_nothing(tmp_path: Path, arguments: str, words: list[str]) -> None:
+def test_the_command_says_one_line_and_writes_nothing(
+    launch: Launch, tmp_path: Path, arguments: str, words: list[str]
+) -> None:
     file = tmp_path / "file"
     file.write_text("in the way")
     cwd = tmp_path / "empty"
@@ -260,20 +256,6 @@ def test_files_in_the_way_stop_runs_and_sweeps_before_they_begin(
     assert file.read_text() == "in the way"
 
 
-HEAVY = ("torch", "torchvision", "wandb", "tensorboard", "matplotlib", "scipy", "sklearn")
-
-ASK = f"""
-import sys
-sys.path.insert(0, {str(LAUNCH.parent)!r})
-sys.argv[0] = {str(LAUNCH)!r}
-import launch
-try:
-    launch.main()
-finally:
-    print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
-"""
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -281,24 +263,35 @@ finally:
         (["--cfg", "job", "model=fc", "prune_rate=0.9"], ["name: fc", "prune_rate: 0.9"]),
     ],
 )
-def test_help_needs_no_torch_and_works_anywhere(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+def test_help_needs_no_torch_and_works_anywhere(
+    launch: Launch, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    done = launch(tmp_path, *arguments)
     assert done.returncode == 0
-    assert done.stderr.strip() == "[]"
+    assert done.heavy == []
+    assert done.stderr == ""
     for word in words:
         assert word in done.stdout
     assert os.listdir(tmp_path) == []
 
 
-def test_a_wrong_value_is_found_without_torch(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, "-m", "prune_rate=0.1,1.5"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def test_a_wrong_value_is_found_without_torch(launch: Launch, tmp_path: Path) -> None:
+    done = launch(tmp_path, "-m", "prune_rate=0.1,1.5")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "[]"
+    assert done.heavy == []
+    assert done.stderr.startswith("error: ")
+
+
+def test_the_command_by_itself(launch: Launch, tmp_path: Path) -> None:
+    """The tests above fork it from a process that has loaded what it needs."""
+    given = ("-m", "prune_rate=0.1,1.5")
+    whole = subprocess.run(
+        [sys.executable, "-X", "importtime", str(LAUNCH), *given],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    loaded = [line.rpartition("|")[2].strip() for line in whole.stderr.splitlines() if line.startswith("import time:")]
+    assert "hydra" in loaded
+    assert not set(HEAVY) & set(loaded)
+    forked = launch(tmp_path, *given)
+    assert whole.stderr.splitlines()[-1] == forked.stderr.strip()
+    assert (whole.returncode, whole.stdout) == (forked.returncode, forked.stdout)
