@@ -28,12 +28,12 @@ def test_the_two_commands() -> None:
     assert "-m prune_rate=0.1,0.3,0.5" in ci
 
 
-def test_commands_name_settings_that_exist(compose: Callable[..., Config]) -> None:
+def test_commands_name_settings_that_exist(compose_single: Callable[..., Config]) -> None:
     lines = re.findall(r"^python launch\.py (.*?)(?:\s+#.*)?$", README, flags=re.MULTILINE)
     assert len(lines) >= 4
     for line in lines:
         arguments = [word for word in line.split() if "=" in word]
-        compose(*arguments)
+        compose_single(*arguments)
 
 
 def test_the_method_example_works_as_written() -> None:

@@ -78,7 +78,7 @@ def trained(composed: Callable[[str], Config], tmp_path_factory: pytest.TempPath
 
 @pytest.mark.parametrize(("there", "here"), TABLE, ids=[there.partition(" ")[0].strip("`,") for there, _ in TABLE])
 def test_what_is_here_works(
-    compose: Callable[..., Config],
+    compose_single: Callable[..., Config],
     composed: Callable[[str], Config],
     images: Path,
     trained: Path,
@@ -102,7 +102,7 @@ def test_what_is_here_works(
             assert end.value.code == 0
         elif "evaluate=" in span:
             settings = [*span.split()[2:], f"out={trained.parent}", "train.device=cpu"]
-            assert evaluate_as_asked(compose(*settings), settings) == 0
+            assert evaluate_as_asked(compose_single(*settings), settings) == 0
         elif span.startswith("-m "):
             key, _, values = span[3:].partition("=")
             found = [projection(composed(f"{key}={value}"))[key] for value in values.split(",")]
