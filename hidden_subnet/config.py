@@ -30,17 +30,24 @@ def register(presets: Path) -> None:
     for name, node in METHODS.items():
         store.store(group="schema/method", name=name, node=node)
     for path in sorted(presets.glob("*.yaml")):
-        # A preset is a sweep by itself: without this line, `sweep=...` would need -m beside it.
-        try:
-            content = OmegaConf.to_container(OmegaConf.load(path))
-            assert isinstance(content, dict)
-        except (yaml.YAMLError, AssertionError) as error:
-            raise ValueError(f"{path} is no preset: {' '.join(str(error).split())[:150]}") from None
-        common = content.pop("common", {})
-        if common:
-            content["grids"] = [{**common, **grid} for grid in content["grids"]]
-        preset = {"hydra": {"mode": "MULTIRUN"}, **content}
-        store.store(group="sweep", name=path.stem, node=preset, package="_global_")
+        store.store(group="sweep", name=path.stem, node=_preset(path), package="_global_")
+
+
+def _preset(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OSError) as error:
+        raise ValueError(f"{path} is no preset: {' '.join(str(error).split())[:150]}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no preset: it must map settings to values, and grids: to a list")
+    common, grids = content.pop("common", {}), content.get("grids", [{}])
+    if not isinstance(common, dict) or not isinstance(grids, list) or not all(isinstance(each, dict) for each in grids):
+        raise ValueError(
+            f"{path} is no preset: common: must map settings to values, as in 'seed: [0, 1]', and grids: must be a "
+            "list of such mappings"
+        )
+    # Its mode makes it a sweep by itself: otherwise `sweep=...` would need -m beside it.
+    return {"hydra": {"mode": "MULTIRUN"}, **content, "grids": [{**common, **grid} for grid in grids]}
 
 
 def to_config(composed: Any) -> Config:

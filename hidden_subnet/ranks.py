@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
@@ -122,6 +123,7 @@ def team_of(size: int, device: str, follow: Callable[..., None], arguments: tupl
     start = (os.getpid(), size, store.port, device, torch.get_num_threads(), follow, arguments)
     others = [context.Process(target=_other, args=(rank, *start), name=f"rank {rank}") for rank in range(1, size)]
     # They begin with the signals blocked, and stay so: the terminal and Slurm signal every process of a run.
+    resource_tracker.ensure_running()  # here, since in starting it unblocks INT and TERM
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
         for process in others:

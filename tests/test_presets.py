@@ -15,6 +15,7 @@ from image_folders import make_folder
 from omegaconf import OmegaConf
 
 from hidden_subnet.check import ConfigError, check
+from hidden_subnet.config import register
 from hidden_subnet.identity import folder_name
 from hidden_subnet.models.plan import plan, weights
 from hidden_subnet.record import read_result
@@ -144,6 +145,23 @@ def test_tied_settings_move_together(given: list[str], expected: list[tuple[str,
 def test_tied_settings_need_a_value_each(rows: Any) -> None:
     with pytest.raises(ConfigError, match=r"model\.width, prune_rate: must be a list of rows .* 2 settings"):
         expand(OverridesParser.create(), [], [{"model.width, prune_rate": rows}])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["3", "common: 3\ngrids: [{seed: 1}]", "common: {seed: 1}\ngrids: [3]", "grids: 3", "grids: {seed: 1}", "a: ["],
+)
+def test_what_is_no_preset_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"mine\.yaml is no preset: \S+"):
+        register(tmp_path)
+
+
+def test_common_settings_alone_are_a_preset(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("# Which?\ncommon: {seed: [0, 1], data: digits}\n")
+    register(tmp_path)
+    node = ConfigStore.instance().load("sweep/mine.yaml").node
+    assert node.grids == [{"seed": [0, 1], "data": "digits"}]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,27 +158,51 @@ def test_a_rank_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.slow
-def test_no_rank_outlives_its_run(tmp_path: Path) -> None:
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A run on two ranks that has trained for an epoch, in a process group of its own, and the pids of its children."""
     settings = ["model.width=0.125", "train.epochs=1000", "train.device=cpu", "train.devices=2", "train.threads=1"]
     command = [sys.executable, str(ROOT / "launch.py"), *settings, "tracker=none", f"out={tmp_path}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
-    children = _children(process.pid)
+    children = [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     assert children
+    yield process, children
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+def test_no_rank_outlives_its_run(running: tuple[subprocess.Popen[str], list[int]]) -> None:
+    process, children = running
     process.send_signal(signal.SIGKILL)
     process.wait(60)
+    await_end(children)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_to_all_ranks_is_one_wish(running: tuple[subprocess.Popen[str], list[int]], number: int) -> None:
+    """Ctrl-C in a terminal, and Slurm, reach every process."""
+    process, children = running
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, said
+    assert "stopped and saved in epoch" in said
+    assert "Traceback" not in said
+    await_end(children)
+
+
+def await_end(pids: list[int]) -> None:
     deadline = time.monotonic() + 60
-    while any(_is_alive(pid) for pid in children):
+    while any(_is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _is_alive(pid: int) -> bool:
