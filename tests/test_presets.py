@@ -29,7 +29,7 @@ RUNS = {
     "depth": 460,
     "distributions": 175,
     "fashion_mnist": 150,
-    "fashion_mnist_conv4": 100,
+    "fashion_mnist_conv4": 80,
     "imagenet": 9,
     "prune_rates": 57,
     "resnet18": 63,
