@@ -118,7 +118,7 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             record.append_row(folder, row)
             hooks.on_row(row)
             checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": parts.state()})
-    forward = team.trained(model, course.method.trains == "both")
+    forward = team.trained(model)
 
     saved_at = epoch_at = time.monotonic()
 

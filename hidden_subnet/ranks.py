@@ -70,12 +70,10 @@ class Team:
         distributed.all_reduce(added)
         return added
 
-    def trained(self, model: nn.Module, both: bool) -> nn.Module:
+    def trained(self, model: nn.Module) -> nn.Module:
         """What to call in a training step in place of `model`, so that backward leaves the same gradients on all ranks.
 
         They are means over the ranks: a rank's loss has to be its part of the whole batch's, times their number.
-        `both`: some of the parameters that require a gradient get none in some steps, and must not get zeros, which
-        weight decay would act on.
         """
         if self.size == 1:
             return model
@@ -83,7 +81,7 @@ class Team:
 
         with warnings.catch_warnings():  # the name that takes its place is not in the older versions of torch
             warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
-            return DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=both)
+            return DistributedDataParallel(_Beside(model), broadcast_buffers=False, find_unused_parameters=True)
 
     def same_norms(self, model: nn.Module) -> None:
         """Give every rank the running statistics of rank 0, before they are measured with or saved."""
@@ -95,6 +93,23 @@ class Team:
             if isinstance(layer, _BatchNorm):
                 for value in layer.buffers():
                     distributed.broadcast(value, 0)
+
+
+class _Beside(nn.Module):
+    """The network, and a parameter that no step uses.
+
+    With find_unused_parameters DDP leaves a parameter without a gradient where no rank has one (warmup_then_prune), and
+    keeps its buckets: otherwise it orders them anew after the first step, of a run that goes on too, and with them the
+    sums of three ranks or more. It warns when it then finds none unused.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.unused = network, nn.Parameter(torch.zeros((), device=next(network.parameters()).device))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
 
 
 ALONE = Team()
