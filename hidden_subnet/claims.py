@@ -96,14 +96,17 @@ def owner_pid(attempt: Path) -> int | None:
     return owner.pid if owner.machine == this_machine() else None
 
 
-def take(folder: Path, me: Owner, observer: Observer, *, fresh: bool = False) -> "Attempt":
+def take(folder: Path, me: Owner, observer: Observer, *, fresh: bool = False, after: int | None = None) -> "Attempt":
     """Claim the run: its next attempt, which goes on from the one before it, or begins anew (`fresh`).
 
-    Raises BusyError if another process has it.
+    `after` is the newest attempt that the caller knows of (0: none). Raises BusyError if another process has it, or
+    has had it since: how that attempt ended, the caller did not know when it judged the run to be free.
     """
     now = standing(folder, observer)
     if now.state == "running":
         raise BusyError(f"{folder.name} is being executed by {now.owner}")
+    if after not in (None, now.attempt):
+        raise BusyError(f"{folder.name} was executed by {now.owner} meanwhile, and is {now.state}")
     # As it was judged: a claim that another has made since is not passed over.
     last = max([0, *record.attempts(folder)]) if now.state == "done" else now.attempt
     number = 1 + max([last, *(entry["number"] for entry in history(folder))])

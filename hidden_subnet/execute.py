@@ -53,6 +53,8 @@ class Origin:
     """Id of the sweep's launch (sweep/manifest.py)."""
     command: dict[str, Any] | None = None
     """provenance.of_command() of whoever typed it; by default of this process."""
+    after: int | None = None
+    """The newest attempt at the run that its worker knew of (claims.take)."""
 
 
 def execute(
@@ -87,7 +89,7 @@ def _claim_and_execute(
             return Outcome("skipped", folder, record.read_result(folder))
     me = owners.this_process(origin.worker, config.claim.silent_seconds, origin.launch)
     try:
-        attempt = claims.take(folder, me, owners.Observer(folder.parent), fresh=config.force)
+        attempt = claims.take(folder, me, owners.Observer(folder.parent), fresh=config.force, after=origin.after)
     except claims.BusyError as error:
         return Outcome("busy", folder, message=str(error))
     if config.force:

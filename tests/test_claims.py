@@ -58,6 +58,13 @@ def test_owner_that_lives_keeps_its_run(run: Path) -> None:
         claim(run)
 
 
+def test_run_that_was_judged_before_its_newest_attempt_is_not_taken(run: Path) -> None:
+    claims.end(claim(run).folder, "failed", "it did")
+    with pytest.raises(BusyError, match="meanwhile, and is failed"):
+        take(run, owners.this_process("worker", SILENT), observer(run), after=0)
+    assert take(run, owners.this_process("worker", SILENT), observer(run), after=1).number == 2
+
+
 def test_dead_owner_is_taken_over_with_what_it_left(run: Path) -> None:
     def die() -> None:
         work(claim(run), epochs=2)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from hidden_subnet import claims, owners, record
+from hidden_subnet.execute import Display, Origin, execute
 from hidden_subnet.owners import Observer
 from hidden_subnet.settings import Config, OnError
 from hidden_subnet.sweep import manifest, worker
 from hidden_subnet.sweep.job import DEATHS, Job, jobs_of, look
 from hidden_subnet.sweep.manifest import Sweep
-from hidden_subnet.sweep.pool import Slots
+from hidden_subnet.sweep.pool import Child, Slots
 
 SILENT = 90.0
 
@@ -162,6 +163,28 @@ def test_failure_before_there_was_an_attempt_is_known_to_all(sweep: Sweep) -> No
     job = look_at(sweep)
     assert (job.state, job.message, job.claimable) == ("failed", "config.yaml is damaged", False)
     assert look_at(manifest.write(sweep.configs, "seed", {})).state == "queued"
+
+
+@pytest.mark.parametrize("end", ["failed", "lost", "interrupted"])
+def test_run_that_another_worker_has_had_while_this_one_started_it_is_judged_anew(
+    end: str, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doing, outcomes = working(sweep), []
+
+    def start_slowly(job: Job, config: Config, slots: Slots, origin: Origin) -> Child:
+        claims.end(claim(sweep).folder, end, "it ended")
+        quiet = Display(lambda row: None, lambda epoch, batch, batches: None, lambda text: None)
+        outcomes.append(execute(config, quiet, origin, stopped=lambda: True))
+        doing.reason = "this run is enough"
+        return Child(job, *4 * [None])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(worker.pool, "start", start_slowly)
+    worker._start_runs(doing, doing.jobs)
+    [outcome] = outcomes
+    assert outcome.state == "busy"
+    assert outcome.message.endswith(f" meanwhile, and is {end}")
+    assert record.attempts(sweep.runs[0]) == [1]
+    assert look_at(sweep).claimable == (end == "interrupted")
 
 
 def test_worker_joins_the_next_launch(sweep: Sweep) -> None:

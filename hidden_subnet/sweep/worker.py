@@ -186,7 +186,9 @@ def _start_runs(doing: Work, order: list[Job]) -> None:
         job.claimable = False
         config = copy(job.config)
         config.force = job.config.force and not _begun_in_this_launch(job, doing.sweep)
-        origin = Origin(doing.sweep.name, doing.name, str(doing.sweep.launch), doing.sweep.provenance)
+        # Starting may take seconds, in which another worker takes the run and fails.
+        after = job.standing.attempt if job.standing is not None else None
+        origin = Origin(doing.sweep.name, doing.name, str(doing.sweep.launch), doing.sweep.provenance, after)
         doing.starting = True
         doing.running.append(pool.start(job, config, doing.slots, origin))
         doing.starting = False
