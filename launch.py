@@ -43,7 +43,21 @@ def task(composed: Any) -> float | None:
     return objective(config)
 
 
+def plain_help() -> str:
+    """What Hydra makes of the template in conf/config.yaml, in which nothing is to be filled in.
+
+    Hydra itself first lists every option of every group, which takes most of two seconds.
+    """
+    import yaml
+
+    template: str = yaml.safe_load((HERE / "conf" / "config.yaml").read_text())["hydra"]["help"]["template"]
+    return template
+
+
 def main() -> None:
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(plain_help())
+        return
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -275,6 +275,12 @@ def test_help_needs_no_torch_and_works_anywhere(
     assert os.listdir(tmp_path) == []
 
 
+def test_plain_help_says_what_hydra_says(launch: Launch, tmp_path: Path) -> None:
+    said = [launch(tmp_path, *arguments).stdout for arguments in (["--help"], ["-h"], ["--help", "seed=0"])]
+    assert said[0] == said[1] == said[2]
+    assert "prune_rate" in said[0]
+
+
 def test_a_wrong_value_is_found_without_torch(launch: Launch, tmp_path: Path) -> None:
     done = launch(tmp_path, "-m", "prune_rate=0.1,1.5")
     assert done.returncode == 1

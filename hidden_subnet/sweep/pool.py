@@ -32,7 +32,7 @@ from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.slurm import allotted_cpus
 
 # The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
-PRELOAD = ["hidden_subnet.execute", "sklearn.datasets", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
+PRELOAD = ["hidden_subnet.execute", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
 NO_GPU, NO_CLAIM = "no gpu", "no claim"
 FORK_SERVER_DIED = 255
 """The exit code of its processes as multiprocessing tells it, though they live."""
