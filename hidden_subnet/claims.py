@@ -223,7 +223,7 @@ def settle(folder: Path, number: int | None = None) -> None:
         _write_provenance(folder, attempt, number)
         (folder / "checkpoints").mkdir(exist_ok=True)
         names = [f"checkpoints/{name}" for name in record.kept_checkpoints(attempt)]
-        for name in [*names, record.LOG, record.METRICS]:
+        for name in [*names, record.LOG, record.METRICS, record.PROFILE]:
             with suppress(FileNotFoundError):
                 os.replace(attempt / name, folder / name)
         # The committed one last: it tells the others from a forced one's. Each at once: half of one would tell nobody.

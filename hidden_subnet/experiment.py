@@ -3,7 +3,7 @@
 import os
 import platform
 import socket
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from hidden_subnet.layers import masked_layers, not_masked
 from hidden_subnet.memory import keep_freed_memory
 from hidden_subnet.methods.table import METHODS
 from hidden_subnet.norm import layers_with_statistics
+from hidden_subnet.profile import profiled
 from hidden_subnet.ranks import ALONE, Team, cores, team_of, team_of_tasks
 from hidden_subnet.settings import Config, Device
 from hidden_subnet.speed import speed_up
@@ -148,12 +149,20 @@ def _run(
             checkpoints.save(folder / "checkpoints" / record.LAST, {"epoch": 0, "trained": parts.state()})
         collapse: dict[str, Any] = {"collapsed": False, "dead_layer": None}
     else:
-        progress = fit(parts, untrained, saved, hooks)
+        with _watched(parts, hooks) as watched:
+            progress = fit(parts, untrained, saved, watched)
         masks, seconds = progress.masks, progress.total_seconds
         last, best, collapse = _test_last_and_best(parts, progress)
     if not team.leads:
         return None
     return _result(parts, masks, untrained, last, best, collapse, seconds)
+
+
+def _watched(parts: Parts, hooks: Hooks) -> AbstractContextManager[Hooks]:
+    train = parts.config.train
+    if not train.profile or not parts.team.leads:
+        return nullcontext(hooks)
+    return profiled(parts.folder, parts.device, train.epochs * len(parts.train), hooks)
 
 
 @dataclass(frozen=True)

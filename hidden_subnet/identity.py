@@ -130,7 +130,7 @@ def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
-    unused = {"device", "threads", "sync_norm", *_ROUNDING} - _rounding(train).keys()
+    unused = {"device", "threads", "profile", "sync_norm", *_ROUNDING} - _rounding(train).keys()
     plain = config.model.library is Library.own and config.model.name in WITHOUT_VECTORS
     # Otherwise the number of processes changes roundings only, as that of threads does.
     if config.train.devices == 1 or config.train.sync_norm or plain:

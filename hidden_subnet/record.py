@@ -6,6 +6,7 @@ result.json      committed last and atomically: it exists = the run is done
 provenance.json  where it comes from: command, code, versions, machine, and every attempt at it
 checkpoints/     first, best, last: what was trained; epoch_<n> where checkpoint.every asks for them
 log              what was said meanwhile
+profile.json     only with train.profile=true: a trace of a few steps
 controls.json    only after `python -m hidden_subnet controls`: what its controls reached
 attempts/<n>/    while it is not done: the same files, claim.json (whose attempt it is), resume.ckpt (what going on
                  needs), and after a bad end ended.json and error.txt (the traceback); hidden_subnet/claims.py
@@ -23,7 +24,7 @@ from hidden_subnet.identity import folder_name, projection
 from hidden_subnet.settings import Config
 
 CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
-PROVENANCE, ATTEMPTS, CONTROLS = "provenance.json", "attempts", "controls.json"
+PROVENANCE, ATTEMPTS, CONTROLS, PROFILE = "provenance.json", "attempts", "controls.json", "profile.json"
 WANDB_ID = "wandb_id"
 FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt"
 
@@ -146,7 +147,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def clear(folder: Path) -> None:
     """Forget what an earlier execution left, its result first: without it the run counts as not done."""
-    for name in (RESULT, METRICS, LOG, WANDB_ID, CONTROLS):  # the provenance stays: it counts the attempts
+    for name in (RESULT, METRICS, LOG, WANDB_ID, CONTROLS, PROFILE):  # the provenance stays: it counts the attempts
         (folder / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

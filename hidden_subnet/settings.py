@@ -226,6 +226,8 @@ class Train:
     """Several GPUs: batch norm over the whole batch; false: each takes the statistics of its own part."""
     threads: int | None = None
     """CPU threads; by default all cores for one run, cores / slots in a sweep."""
+    profile: bool = False
+    """Write a trace of a few steps (hidden_subnet/profile.py) into the run's folder."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -176,6 +176,7 @@ OPERATIONAL: dict[str, Any] = {
     "train.devices": 2,
     "train.sync_norm": True,
     "train.threads": 3,
+    "train.profile": True,
     "data.root": "/elsewhere",
     "data.workers": 3,
     "plan": True,
@@ -446,6 +447,7 @@ def random_config(source: random.Random) -> Config:
             channels_last=source.random() < 0.5,
             device=one(Device),
             threads=source.choice([None, 1, 2]),
+            profile=source.random() < 0.5,
         ),
         checkpoint=Checkpoint(minutes=source.choice([0.0, 5.0]), every=source.choice([0, 1])),
         claim=Claim(silent_seconds=source.choice([10.0, 90.0])),
@@ -476,7 +478,7 @@ def test_1000_random_configs() -> None:
         operational = copy.deepcopy(config)
         operational.out, operational.force, operational.data.root = "x", True, "y"
         operational.data.workers = 5
-        operational.train.device, operational.train.threads = Device.mps, 7
+        operational.train.device, operational.train.threads, operational.train.profile = Device.mps, 7, True
         operational.tracker, operational.checkpoint = Tracker(name=TrackerName.none), Checkpoint(minutes=1)
         assert folder_name(operational) == folder_name(config)
 
