@@ -37,7 +37,7 @@ def _rows(n: int, prune_rate: float, rounds: int) -> list[Row]:
 
     per_weight = {name: [1e9 * s / n for s in samples] for name, samples in seconds.items()}
     return [
-        *(row(name, "ns/weight", per_weight[name], 3.0 if name == "ours" else None) for name in per_weight),
+        *(row(name, "ns/weight", per_weight[name], 2.2 if name == "ours" else None) for name in per_weight),
         row("by sorting / ours", "x", ratios(seconds["by sorting"], seconds["ours"])),
     ]
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import process_time
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -14,22 +16,30 @@ class Row:
     samples: list[float]
     goal: float | None = None
     """The median is to be at most this."""
+    at_least: bool = False
+    """Or at least."""
+    note: str = ""
+    """Why there are no samples."""
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.samples)
+    def median(self) -> float | None:
+        return statistics.median(self.samples) if self.samples else None
 
     @property
     def met(self) -> bool | None:
-        return None if self.goal is None else self.median <= self.goal
+        if self.goal is None or self.median is None:
+            return None
+        return self.median >= self.goal if self.at_least else self.median <= self.goal
 
 
-def by_turns(rivals: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def by_turns(
+    rivals: dict[str, Callable[[], object]], rounds: int, clock: Clock = process_time
+) -> dict[str, list[float]]:
     """Seconds of each rival in each round, after one call of each that does not count.
 
-    Seconds of this process on the processor: with one thread they are what passes on an idle machine, and what other
-    programs take of the core is not in them. Every round begins with another rival, so that none always finds the
-    caches as the same one left them.
+    By default seconds of this process on the processor: with one thread they are what passes on an idle machine, and
+    what other programs take of the core is not in them. Every round begins with another rival, so that none always
+    finds the caches as the same one left them.
     """
     names = list(rivals)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -38,9 +48,9 @@ def by_turns(rivals: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     for i in range(rounds):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            start = process_time()
+            start = clock()
             rivals[name]()
-            seconds[name].append(process_time() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 

@@ -1,21 +1,31 @@
 """The benchmark runs whole and writes what it measured; how fast is no matter for a test."""
 
 import json
+import math
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
+from benchmarks import augmentation, epoch, gpu, mask, memory, runs, step
+from benchmarks.epoch import TopKMaskRule
 from benchmarks.sort_mask import SortRule
 from benchmarks.timing import Row, by_turns, ratios
+from hidden_subnet import checkpoints
 from hidden_subnet.masks import Scratch
 from hidden_subnet.methods.edge_popup import TopKRule
 
+SLOW = {"cost", "levers", "start", "packing"}
+"""They start processes that import torch, or sweeps."""
 
-def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    path, threads = tmp_path / "numbers.json", torch.get_num_threads()
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--json", str(path)])
+
+def run(topics: list[str], path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
+    """The rows that were written, by topic."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--json", str(path), *topics])
     try:
         benchmarks.main()
     finally:
@@ -23,48 +33,125 @@ def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     written = json.loads(path.read_text())
     assert written["setting"]["torch"] == torch.__version__
     assert written["setting"]["cpu"]
-    topics: dict[str, set[str]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for row in written["rows"]:
-        topics.setdefault(row["topic"], set()).add(row["name"])
-        assert row["n"] == len(row["samples"]) == 2
-        assert min(row["samples"]) <= row["median"] <= max(row["samples"])
-        assert min(row["samples"]) > 0
+        found.setdefault(row["topic"], []).append(row)
+        assert row["n"] == len(row["samples"])
+        assert bool(row["samples"]) != bool(row["note"])
+        if row["samples"]:
+            assert min(row["samples"]) <= row["median"] <= max(row["samples"])
         assert row["goal"] is row["met"] is None
-    masks = {f"mask, {n} weights, {rate} removed" for n in ("5,000", "10,000") for rate in ("10%", "50%", "90%")}
-    steps = {f"step of {name}, batch 4, 50% removed" for name in ("conv2", "conv4")}
-    augmentation = {"crop 4 and flip, 100 of 3x32x32"}
-    assert set(topics) == masks | steps | augmentation
-    for topic in masks:
-        assert topics[topic] == {"ours", "ours, equal at the cut", "by sorting", "by sorting / ours"}
-    for topic in steps:
-        assert topics[topic] >= {
-            "ours",
-            "without masks",
-            "by sorting",
-            "ours / without masks",
-            "by sorting / ours",
-        }
+    return found
+
+
+def names(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["name"] for row in rows]
+
+
+def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "numbers.json"
+    topics = run([each for each in benchmarks.TOPICS if each not in SLOW], path, monkeypatch)
+    for n in ("5,000", "10,000"):
+        for rate in ("10%", "50%", "90%"):
+            rows = topics.pop(f"mask, {n} weights, {rate} removed")
+            assert names(rows) == ["ours", "ours, equal at the cut", "by sorting", "by sorting / ours"]
+            assert min(min(row["samples"]) for row in rows) > 0
+    for name in ("conv2", "conv4", "cifar_resnet18"):
+        rows = topics.pop(f"step of {name}, batch 4, 50% removed")
+        assert names(rows)[:4] == ["ours", "without masks", "by sorting", "ours / without masks"]
+    for other in (
+        "epoch of fc, 200 of 1x28x28, batch 32",
+        "crop 4 and flip, 100 of 3x32x32",
+        "accuracy of bf16, conv2 on digits, 1 epochs",
+        "python launch.py --help",
+        "H100",
+    ):
+        assert topics.pop(other)
+    [mine, floor, _] = topics.pop("memory of a step of conv2, batch 4")
+    assert mine["median"] > floor["median"] > 0
+    assert topics == {}
     printed = capsys.readouterr().out
-    assert all(topic in printed for topic in topics)
     assert str(path) in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 100
 
 
-def test_every_goal_of_the_full_run_is_about_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = {
-        "mask": {"sizes": (100, 200), "rounds": 1},
-        "step": {"width": 0.05, "batch": 2, "rounds": 1},
-        "augmentation": {"images": 3, "batch": 2, "rounds": 1},
-    }
-    for name, smaller in tiny.items():
-        module = vars(benchmarks)[name]
-        monkeypatch.setattr(module, "rows", lambda rows=module.rows, smaller=smaller, **_: rows(**smaller))
-    goals = [(row.name, row.goal) for row in benchmarks.full() if row.goal is not None]
-    assert goals == [
-        *[("ours", 3.0)] * 6,
-        ("ours / without masks", 1.12),
-        ("ours / without masks", 1.08),
-        ("ours", 15.0),
+@pytest.mark.slow
+def test_quick_run_of_what_takes_seconds_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = run(sorted(SLOW), tmp_path / "numbers.json", monkeypatch)
+    [packing] = [rows for topic, rows in topics.items() if topic.startswith("2 runs of conv2 on digits")]
+    assert names(packing)[-1] == "sweep / (2 x alone / 2)"
+    assert "fp32 / channels_last" in names(topics["formats, step of conv2, batch 4"])
+    assert topics["threads, step of conv2, batch 4"]
+    assert topics["memory.py, step of conv2, batch 4"]
+    [start] = [rows for topic, rows in topics.items() if topic.startswith("start of a run")]
+    claimed, first_step = start
+    assert 0 < claimed["median"] < first_step["median"]
+    [cost] = [rows for topic, rows in topics.items() if topic.startswith("checkpoints")]
+    within, everything = cost
+    assert 0 < within["median"] < everything["median"]
+
+
+def test_a_row_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "masks"])
+    with pytest.raises(SystemExit):
+        benchmarks.main()
+    assert "masks: there is no such row; choose among mask, step" in capsys.readouterr().err
+
+
+def test_the_rows_of_a_gpu_work_on_a_cpu() -> None:
+    rows = gpu.rows("cpu", width=0.05, batch=2, images=4, steps=1, rounds=1)
+    assert [len(row.samples) for row in rows] == [1] * len(gpu.WANTED)
+    assert all(sample > 0 for row in rows[:-1] for sample in row.samples)
+    absent = gpu.rows("cuda", width=0.05, batch=2, images=4, steps=1, rounds=1) if not torch.cuda.is_available() else []
+    assert {(row.note, row.met) for row in absent} <= {("no GPU", None)}
+    assert [(row.goal, row.at_least) for row in rows] == [
+        (300.0, False),
+        (1.05, False),
+        (1.05, False),
+        (120_000.0, True),
+        (45.0, False),
+        (0.0, False),
     ]
+
+
+def test_the_goals() -> None:
+    rows = [
+        *mask.rows(sizes=(100,), rounds=1),
+        *step.rows(width=0.05, batch=2, rounds=dict.fromkeys(step.GOALS, 1)),
+        *augmentation.rows(images=3, batch=2, rounds=1),
+        *epoch.rows(width=0.05, images=4, batch=2, rounds=1),
+        *memory.rows(("conv2",), width=0.05, batch=2),
+        *runs.help_rows(rounds=1),
+    ]
+    assert [(row.name, row.at_least, row.goal) for row in rows if row.goal is not None] == [
+        *[("ours", False, 2.2)] * 3,
+        ("ours / without masks", False, 1.06),
+        ("by sorting / ours", True, 1.55),
+        ("ours / without masks", False, 1.04),
+        ("ours / without masks", False, 1.05),
+        ("ours", False, 8.0),
+        ("DataLoader, PIL, sort / ours", True, 12.0),
+        ("in memory, topk / ours", True, 1.5),
+        ("ours / without masks", False, 1.10),
+        ("wall clock", False, 1.0),
+    ]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_takes_long_is_seen_in_the_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = runs.cost_rows(width=0.05, epochs=1)
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *given, **named: (time.sleep(1), save(*given, **named))[1])
+    after = runs.cost_rows(width=0.05, epochs=1)
+    assert after[0].samples[0] > max(50, before[0].samples[0])
+
+
+def test_standard_errors_apart() -> None:
+    apart, limit = runs.standard_errors_apart([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    assert apart == pytest.approx(3 / (2 / 3) ** 0.5)
+    assert limit == pytest.approx(2.776, abs=1e-3)  # t with 4 degrees of freedom
+    assert runs.standard_errors_apart([1.0, 1.0], [1.0, 1.0])[0] == 0
+    assert runs.standard_errors_apart([1.0, 1.0], [2.0, 2.0])[0] == math.inf
 
 
 def test_a_goal_is_about_the_median() -> None:
@@ -72,6 +159,9 @@ def test_a_goal_is_about_the_median() -> None:
     assert (row.median, row.met) == (2.0, True)
     assert Row(topic="", name="", unit="", samples=[5.0, 1.0, 2.1], goal=2.0).met is False
     assert Row(topic="", name="", unit="", samples=[1.0]).met is None
+    assert Row(topic="", name="", unit="", samples=[1.0], goal=1.5, at_least=True).met is False
+    assert Row(topic="", name="", unit="", samples=[2.0], goal=1.5, at_least=True).met is True
+    assert Row(topic="", name="", unit="", samples=[], goal=1.5, note="no GPU").met is None
 
 
 def test_rivals_take_turns() -> None:
@@ -82,11 +172,11 @@ def test_rivals_take_turns() -> None:
     assert ratios([6.0, 2.0], [3.0, 4.0]) == [2.0, 0.5]
 
 
-def test_the_rival_by_sorting_is_the_same_method() -> None:
+def test_the_rivals_are_the_same_method() -> None:
     scores = torch.tensor([0.1, -0.9, 0.5, -0.3])
     weight = torch.tensor([1.0, 2.0, -3.0, 4.0])
     upstream = torch.tensor([1.0, 10.0, 100.0, 1000.0])
-    for rule in (SortRule(2), TopKRule(2, Scratch())):
+    for rule in (SortRule(2), TopKMaskRule(4), TopKRule(2, Scratch())):
         learned = scores.clone().requires_grad_()
         effective = rule(learned, weight)
         assert effective.tolist() == [0.0, 2.0, -3.0, 0.0]

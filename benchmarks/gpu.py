@@ -1,0 +1,140 @@
+"""What is asked of an H100: masks of all layers, steps against their floor, images a second, waits for the host."""
+
+import warnings
+from collections.abc import Callable
+from time import perf_counter
+
+import torch
+
+from benchmarks.network import CIFAR, Shape, batch_of, network, optimizer_of, stepper
+from benchmarks.timing import Row, by_turns, ratios
+from hidden_subnet.data.batches import Batches
+from hidden_subnet.data.info import INFO
+from hidden_subnet.layers import masked_layers
+from hidden_subnet.settings import Config, EdgePopup, Init, InitName, Model, Pruning, PruningName
+from hidden_subnet.subnetwork import put_masks
+from hidden_subnet.training import Sums, train_epoch
+
+IMAGENET: Shape = (3, 224, 224)
+WANTED = (
+    ("mask of all layers of resnet50", "us", 300.0, False),
+    ("step of conv4, bf16: ours / without masks", "x", 1.05, False),
+    ("step of resnet50, bf16: ours / without masks", "x", 1.05, False),
+    ("conv4, bf16", "images/s", 120_000.0, True),
+    ("conv4, bf16: 100 epochs of 50,000", "s", 45.0, False),
+    ("host synchronisations a step", "", 0.0, False),
+)
+TOPIC = "H100"
+
+
+def rows(device: str, width: float, batch: int, images: int, steps: int, rounds: int) -> list[Row]:
+    """`device` may be cpu to try it out."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return [
+            Row(topic=TOPIC, name=name, unit=unit, samples=[], goal=goal, at_least=at_least, note="no GPU")
+            for name, unit, goal, at_least in WANTED
+        ]
+    per_second = _images_per_second(device, width, batch, images, rounds)
+    measured = [
+        _mask(device, width, steps, rounds),
+        _step("conv4", CIFAR, 10, device, width, batch, steps, rounds),
+        _step("resnet50", IMAGENET if device == "cuda" else (3, 32, 32), 1000, device, width, batch, steps, rounds),
+        per_second,
+        [100 * 50_000 / each for each in per_second],
+        [_waits(device, width, batch, steps)],
+    ]
+    return [
+        Row(topic=TOPIC, name=name, unit=unit, samples=samples, goal=goal, at_least=at_least)
+        for (name, unit, goal, at_least), samples in zip(WANTED, measured, strict=True)
+    ]
+
+
+def _clock(device: str) -> Callable[[], float]:
+    def finished() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return perf_counter()
+
+    return finished
+
+
+def _masked(name: str, shape: Shape, classes: int, device: str, width: float) -> torch.nn.Module:
+    """As a run masks it, with whatever makes its masks on this device."""
+    model = network(name, width, None, shape=shape, classes=classes, bf16=True, channels_last=True, device=device)
+    config = Config(
+        model=Model(name=name, width=width),
+        init=Init(name=InitName.signed_constant),
+        pruning=Pruning(name=PruningName.layerwise),
+        method=EdgePopup(),
+    )
+    course = put_masks(model, config)
+    course.begin_epoch(0)
+    course.before_step(0)
+    return model
+
+
+def _mask(device: str, width: float, steps: int, rounds: int) -> list[float]:
+    """Microseconds from the scores of all layers to their effective weights."""
+    model = _masked("resnet50", IMAGENET, 1000, device, width)
+    layers = [layer for _, layer in masked_layers(model)]
+
+    @torch.no_grad()
+    def make() -> None:
+        for _ in range(steps):
+            for layer in layers:
+                layer.effective_weight()
+
+    return [1e6 * s / steps for s in by_turns({"": make}, rounds, _clock(device))[""]]
+
+
+def _step(
+    name: str, shape: Shape, classes: int, device: str, width: float, batch: int, steps: int, rounds: int
+) -> list[float]:
+    images, labels = batch_of(batch, shape, device)
+    floor = network(name, width, None, shape=shape, classes=classes, bf16=True, channels_last=True, device=device)
+    seconds = by_turns(
+        {
+            "ours": stepper(_masked(name, shape, classes, device, width), (images, labels), steps),
+            "without masks": stepper(floor, (images, labels), steps),
+        },
+        rounds,
+        _clock(device),
+    )
+    return ratios(*seconds.values())
+
+
+def _images_per_second(device: str, width: float, batch: int, images: int, rounds: int) -> list[float]:
+    """Over epochs with their augmentation; the metrics are read once, at the end of each."""
+    pixels = torch.randint(0, 256, (images, *CIFAR), dtype=torch.uint8)
+    labels = torch.arange(images) % 10
+    batches = Batches(pixels, labels, INFO["cifar10"], batch_size=batch, crop=4, flip=True, device=device)
+    model = _masked("conv4", CIFAR, 10, device, width)
+    optimizer = optimizer_of(model)
+
+    def epoch() -> None:
+        sums = Sums(device)
+        train_epoch(model, batches.epoch(0, 0), optimizer, 0.0, sums, lambda: None)
+        sums.means()
+
+    return [images / s for s in by_turns({"": epoch}, rounds, _clock(device))[""]]
+
+
+def _waits(device: str, width: float, batch: int, steps: int) -> float:
+    """How often a step of conv4 waits for the device, as torch itself reports it."""
+    model, (images, labels) = _masked("conv4", CIFAR, 10, device, width), batch_of(batch, CIFAR, device)
+    optimizer, sums = optimizer_of(model), Sums(device)
+
+    def train() -> None:
+        train_epoch(model, [(images, labels)] * steps, optimizer, 0.0, sums, lambda: None)
+
+    train()
+    if device != "cuda":
+        return 0.0
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            train()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(each.message) for each in told) / steps
