@@ -25,6 +25,7 @@ def rows(width: float, images: int, batch: int, rounds: int) -> list[Row]:
     seconds = by_turns(
         {
             "ours": _ours(width, pixels, labels, batch),
+            "ours without masks": _ours(width, pixels, labels, batch, masked=False),
             "DataLoader, PIL, sort": _with_loader(width, pixels, labels, batch),
             "in memory, topk": _in_memory(width, pixels, labels, batch),
         },
@@ -35,21 +36,23 @@ def rows(width: float, images: int, batch: int, rounds: int) -> list[Row]:
     def row(name: str, unit: str, samples: list[float], goal: float | None = None) -> Row:
         return Row(topic=topic, name=name, unit=unit, samples=samples, goal=goal, at_least=True)
 
-    mine, loader, memory = seconds.values()
+    mine, floor, loader, memory = seconds.values()
     return [
         *(row(name, "s", samples) for name, samples in seconds.items()),
+        row("ours / without masks", "x", ratios(mine, floor)),
         row("DataLoader, PIL, sort / ours", "x", ratios(loader, mine), 12.0),
+        row("DataLoader, PIL, sort / ours without masks", "x", ratios(loader, floor)),
         row("in memory, topk / ours", "x", ratios(memory, mine), 1.5),
     ]
 
 
-def _fc(width: float, rule_for: RuleFor) -> nn.Module:
+def _fc(width: float, rule_for: RuleFor | None) -> nn.Module:
     return network("fc", width, rule_for, shape=INFORMATION.shape)
 
 
-def _ours(width: float, pixels: Tensor, labels: Tensor, batch: int) -> Callable[[], None]:
+def _ours(width: float, pixels: Tensor, labels: Tensor, batch: int, masked: bool = True) -> Callable[[], None]:
     batches = Batches(pixels, labels, INFORMATION, batch_size=batch, crop=0, flip=False, device="cpu")
-    model = _fc(width, ours())
+    model = _fc(width, ours() if masked else None)
     optimizer = optimizer_of(model)
 
     def epoch() -> None:
