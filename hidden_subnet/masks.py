@@ -25,8 +25,12 @@ def kept_count(n: int, prune_rate: float) -> int:
     return n - math.floor(Decimal(f"{prune_rate:.12g}") * n)
 
 
+BLOCK = 2**16
+"""Weights that are looked at together: what is made of them stays in the core's own cache."""
+
+
 class Scratch:
-    """The buffers for the selection in all layers of a model, as large as the largest: layers take turns."""
+    """The buffers for the selection, of one block: all layers of a model take turns."""
 
     def __init__(self) -> None:
         self._magnitudes = np.empty(0, np.float32)
@@ -52,19 +56,30 @@ def select(scores: Tensor, keep: int, scratch: Scratch) -> tuple[float, bool]:
     drop = n - keep
     if drop == 0:
         return 0.0, False
-    magnitudes, below, upto = scratch.of(n)
     # Storage order: an order statistic does not depend on the layout, and nothing is copied.
-    np.abs(scores.as_strided((n,), (1,)).numpy(), out=magnitudes)
+    values = scores.as_strided((n,), (1,)).numpy()
     if n >= 4096:
-        low, high = _bracket(magnitudes[:: 16 if n < 2**18 else 64].copy(), drop / n)
+        low, high = _bracket(np.abs(values[:: 16 if n < 2**18 else 64]), drop / n)
+        inside, below = _between(values, low, high, scratch)
+        rank = drop - below
+        if 0 <= rank < inside.size:
+            return _partition(inside, rank)
+    return _partition(np.abs(values), drop)
+
+
+def _between(values: Floats, low: np.float32, high: np.float32, scratch: Scratch) -> tuple[Floats, int]:
+    """The magnitudes from `low` to `high`, and how many lie below."""
+    found, count = [], 0
+    for start in range(0, values.size, BLOCK):
+        block = values[start : start + BLOCK]
+        magnitudes, below, upto = scratch.of(block.size)
+        np.abs(block, out=magnitudes)
         np.less(magnitudes, low, out=below)
         np.less_equal(magnitudes, high, out=upto)
         np.greater(upto, below, out=upto)
-        inside = magnitudes[np.flatnonzero(upto)]
-        rank = drop - np.count_nonzero(below)
-        if 0 <= rank < inside.size:
-            return _partition(inside, rank)
-    return _partition(magnitudes, drop)
+        found.append(magnitudes[np.flatnonzero(upto)])
+        count += int(np.count_nonzero(below))
+    return np.concatenate(found), count
 
 
 def _bracket(sample: Floats, quantile: float) -> tuple[np.float32, np.float32]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from hidden_subnet.masks import Scratch, kept_count, select, topk_mask
+from hidden_subnet.masks import BLOCK, Scratch, kept_count, select, topk_mask
 from hidden_subnet.methods.edge_popup import TopKRule
 
 
@@ -99,6 +99,17 @@ def test_selection_survives_what_its_sample_misses(adverse: str) -> None:
     for keep in (1, n // 2, n - 1):
         assert select(scores, keep, Scratch())[0] == torch.sort(scores).values[n - keep] or adverse == "nan"
         assert int(topk_mask(scores, keep).sum()) in ((keep,) if adverse != "nan" else (keep - 1, keep))
+
+
+@pytest.mark.parametrize("n", [BLOCK - 1, BLOCK, 2 * BLOCK + 1])
+def test_selection_over_several_blocks(n: int) -> None:
+    source, scratch = torch.Generator().manual_seed(4), Scratch()
+    for scores in (torch.randn(n, generator=source), torch.randint(0, 99, (n,), generator=source).float()):
+        ascending = scores.abs().sort().values
+        for keep in (1, n // 2, n - 1):
+            threshold, tied = select(scores, keep, scratch)
+            assert threshold == ascending[n - keep]
+            assert tied == bool(ascending[n - keep - 1] == threshold)
 
 
 def test_forward_and_straight_through_gradient_written_out() -> None:
