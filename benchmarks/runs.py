@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time, thread_time
 from typing import Any
@@ -124,8 +125,8 @@ def start_rows(runs: int) -> list[Row]:
     )
     topic = "start of a run in a warm sweep, wall clock, from another's end"
     return [
-        Row(topic=topic, name="its process claims it and writes its settings", unit="s", samples=to_claim, goal=0.1),
-        Row(topic=topic, name="its first step; before, data and untrained network", unit="s", samples=to_step),
+        Row(topic=topic, name="claimed, settings written", unit="s", samples=to_claim, goal=0.1),
+        Row(topic=topic, name="at its first step, untrained measured", unit="s", samples=to_step),
     ]
 
 
@@ -160,8 +161,8 @@ def standard_errors_apart(one: list[float], other: list[float]) -> tuple[float, 
 def cost_rows(width: float, epochs: int) -> list[Row]:
     """Part of a run that goes to checkpoints, rows and trackers: in their calls, and in what they leave to others.
 
-    That is wall clock within the calls, and processor time of other threads and of W&B's process, as if none of it
-    fell into time that the training leaves free.
+    The calls in wall clock, of the run's; the others in processor time, of that of the training's thread, as if no
+    core were free for them.
     """
     spent = 0.0
 
@@ -182,25 +183,24 @@ def cost_rows(width: float, epochs: int) -> list[Row]:
 
     opened = timed(vars(execute)["open_trackers"])
     with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
-        done(config_of(Path(folder), width, epochs=1, seed=1))  # what is loaded late
+        config = config_of(Path(folder), width, epochs)
+        config.tracker = Tracker(name=TrackerName.both, mode=TrackerMode.offline)
+        first = replace(config, train=replace(config.train, epochs=1), seed=1)
+        done(first)  # what is loaded late, in a sweep once for all of its runs
         for module, name in ((checkpoints, "save"), (record, "append_row")):
             patches.enter_context(patch.object(module, name, timed(vars(module)[name])))
         patches.enter_context(
             patch.object(execute, "open_trackers", lambda *given: [Timed(each) for each in opened(*given)])
         )
-        config = config_of(Path(folder), width, epochs)
-        config.tracker = Tracker(name=TrackerName.both, mode=TrackerMode.offline)
-        before = (perf_counter(), process_time() - thread_time(), _children())
+        before = (perf_counter(), thread_time(), process_time(), _children())
         done(config)
-        wall, others, children = (
-            now - then
-            for now, then in zip((perf_counter(), process_time() - thread_time(), _children()), before, strict=True)
-        )
-    topic = f"checkpoints, TensorBoard, W&B: part of {wall:.0f} s, {epochs} epochs"
-    in_all = spent + others + children
+        after = (perf_counter(), thread_time(), process_time(), _children())
+    wall, training, process, children = (now - then for now, then in zip(after, before, strict=True))
+    calls, others = spent / wall, (process - training + children) / training
+    topic = f"checkpoints, TensorBoard, W&B: part of {training:.0f} s, {epochs} epochs"
     return [
-        Row(topic=topic, name="within their calls", unit="%", samples=[100 * spent / wall]),
-        Row(topic=topic, name="with other threads and processes", unit="%", samples=[100 * in_all / wall], goal=2.0),
+        Row(topic=topic, name="within their calls", unit="%", samples=[100 * calls]),
+        Row(topic=topic, name="with other threads and processes", unit="%", samples=[100 * (calls + others)], goal=2.0),
     ]
 
 
