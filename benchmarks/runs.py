@@ -123,7 +123,7 @@ def start_rows(runs: int) -> list[Row]:
     to_claim, to_step = (
         [begin - end for (end, _), begin in zip(ends[1:], begins[2:], strict=False)] for begins in (claims, steps)
     )
-    topic = "start of a run in a warm sweep, wall clock, from another's end"
+    topic = "start of a run after another in a sweep, wall clock"
     return [
         Row(topic=topic, name="claimed, settings written", unit="s", samples=to_claim, goal=0.1),
         Row(topic=topic, name="at its first step, untrained measured", unit="s", samples=to_step),
