@@ -9,11 +9,11 @@ from time import perf_counter
 
 import torch
 
-from benchmarks.network import by_sorting, ours, step_of
+from benchmarks.network import by_sorting, compiled_step_of, ours, step_of
 from benchmarks.timing import Row, by_turns, ratios
 from hidden_subnet.check import ConfigError
 from hidden_subnet.memory import keep_freed_memory
-from hidden_subnet.speed import refuse_bfloat16
+from hidden_subnet.speed import refuse_bfloat16, refuse_compilation
 
 
 def rows(name: str, width: float, batch: int, rounds: int) -> list[Row]:
@@ -39,10 +39,16 @@ def _formats(name: str, width: float, batch: int, rounds: int) -> list[Row]:
         rivals["bf16"] = step_of(name, width, batch, ours(), bf16=True)
         rivals["bf16 + channels_last"] = step_of(name, width, batch, ours(), bf16=True, channels_last=True)
         rivals["by sorting, fp32"] = step_of(name, width, batch, by_sorting())
+    try:
+        refuse_compilation("cpu")
+    except ConfigError:
+        pass
+    else:
+        rivals["compile"] = compiled_step_of(name, width, batch, ours())
     seconds = by_turns(rivals, rounds)
     made = [
         Row(topic=topic, name=f"fp32 / {lever}", unit="x", samples=ratios(seconds["fp32"], seconds[lever]))
-        for lever in ("channels_last", "bf16", "bf16 + channels_last")
+        for lever in ("channels_last", "bf16", "bf16 + channels_last", "compile")
         if lever in seconds
     ]
     best = "by sorting, fp32 / bf16 + channels_last"

@@ -14,7 +14,7 @@ from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.models.build import build
 from hidden_subnet.settings import Precision, Train
-from hidden_subnet.speed import speed_up
+from hidden_subnet.speed import compiled, speed_up
 from hidden_subnet.training import Sums, train_epoch
 
 PRUNE_RATE = 0.5
@@ -68,14 +68,16 @@ def batch_of(size: int, shape: Shape = CIFAR, device: str = "cpu") -> tuple[Tens
     return torch.randn(size, *shape, device=device), torch.arange(size, device=device) % 10
 
 
-def stepper(model: nn.Module, batch: tuple[Tensor, Tensor], steps: int = 1) -> Callable[[], None]:
-    """So many steps of the training loop on the same batch."""
+def stepper(
+    model: nn.Module, batch: tuple[Tensor, Tensor], forward: Callable[[Tensor], Tensor] | None = None
+) -> Callable[[], None]:
+    """A step of the training loop on the same batch."""
     optimizer = optimizer_of(model)
     device = str(batch[0].device)
 
     def step() -> None:
         sums = Sums(device)
-        train_epoch(model, [batch] * steps, optimizer, 0.0, sums, lambda: None)
+        train_epoch(model, [batch], optimizer, 0.0, sums, lambda: None, forward=forward)
         # Arithmetic with nan or inf takes another time than a training that works.
         assert math.isfinite(sums.means().loss)
 
@@ -87,3 +89,11 @@ def step_of(
 ) -> Callable[[], None]:
     """One step on the CPU with images of CIFAR's size."""
     return stepper(network(name, width, rule_for, bf16=bf16, channels_last=channels_last), batch_of(batch))
+
+
+def compiled_step_of(name: str, width: float, batch: int, rule_for: RuleFor) -> Callable[[], None]:
+    """Compiled already; only the network that was compiled last in this process stays so."""
+    model = network(name, width, rule_for)
+    step = stepper(model, batch_of(batch), forward=compiled(model, batch))
+    step()
+    return step

@@ -11,6 +11,7 @@ from hidden_subnet.settings import (
     Config,
     Dnw,
     Fan,
+    Library,
     OptimizerName,
     Random,
     RandomTrained,
@@ -172,6 +173,10 @@ def _training(config: Config) -> Iterator[str]:
         yield f"train.label_smoothing={train.label_smoothing:g}: must be at least 0 and below 1"
     if train.nesterov and (train.optimizer is OptimizerName.adam or train.momentum == 0):
         yield "train.nesterov=true: needs train.optimizer=sgd and a train.momentum above 0"
+    if train.compile and train.devices > 1:
+        yield f"train.compile=true: works with one device, and train.devices={train.devices}; leave one of them away"
+    if train.cuda_graph:
+        yield from _graph(config)
     if not 0 <= train.warmup_epochs <= train.epochs:
         yield f"train.warmup_epochs={train.warmup_epochs}: must be 0 to train.epochs={train.epochs}"
     if train.milestones and train.schedule is not ScheduleName.multistep:
@@ -183,3 +188,16 @@ def _training(config: Config) -> Iterator[str]:
                 f"train.milestones={marks}: train.schedule=multistep needs rising epochs "
                 f"from 1 to {train.epochs - 1}, as in 'train.milestones=[5,10]'"
             )
+
+
+def _graph(config: Config) -> Iterator[str]:
+    """What the host does anew in each step cannot be recorded."""
+    why = ""
+    if config.train.devices > 1:
+        why = f"the {config.train.devices} processes of train.devices agree in each step"
+    elif isinstance(config.method, Sampled):
+        why = "method=sampled draws the masks of each step from a seed of its own"
+    elif config.model.library is Library.torchvision:
+        why = "model=torchvision draws dropout in each step from a seed of its own"
+    if why:
+        yield f"train.cuda_graph=true: {why}, which a recorded step cannot; leave train.cuda_graph away"

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from hidden_subnet.ranks import ALONE, Team
 from hidden_subnet.schedules import learning_rate
 from hidden_subnet.seeding import derive
 from hidden_subnet.settings import Config, Library
+from hidden_subnet.speed import compiled
+from hidden_subnet.step_graph import recorded
 from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state, weights_from_seed
 from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
 from hidden_subnet.weights import Fit
@@ -118,7 +121,8 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             record.append_row(folder, row)
             hooks.on_row(row)
             checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": parts.state()})
-    forward = team.trained(model)
+    trained = team.trained(model)
+    forward = compiled(model, train.batch_size) if train.compile else None
 
     saved_at = epoch_at = time.monotonic()
 
@@ -158,7 +162,7 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             batches = _reseeded(batches, seed_of(parts.config, "data"), progress.epoch, progress.batch, team.rank)
         course.begin_epoch(progress.epoch)
         train_epoch(
-            forward,
+            trained,
             batches,
             optimizer,
             train.label_smoothing,
@@ -167,6 +171,8 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             before_step=lambda: course.before_step(progress.step),
             penalty=course.penalty,
             weights=_weights(parts, progress.batch) if team.size > 1 else None,
+            forward=forward,
+            faster=partial(recorded, size=train.batch_size) if train.cuda_graph else lambda step: step,
         )
         row = _finish_epoch(parts, progress, lr, epoch_at)
         if team.leads:

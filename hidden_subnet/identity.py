@@ -30,7 +30,7 @@ from hidden_subnet.settings import (
 SCHEMA = 1
 WITHOUT_VECTORS = {"fc", "conv2", "conv4", "conv6", "conv8"}
 """Models without norm layers and biases, for which train.norm_decay changes nothing."""
-_ROUNDING = {"precision": "fp32", "channels_last": False}
+_ROUNDING = {"precision": "fp32", "channels_last": False, "compile": False}
 
 
 def seed_of(config: Config, stream: str) -> int:
@@ -130,7 +130,7 @@ def _model(config: Config, model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _training(config: Config, train: dict[str, Any]) -> dict[str, Any]:
-    unused = {"device", "threads", "profile", "sync_norm", *_ROUNDING} - _rounding(train).keys()
+    unused = {"device", "threads", "profile", "cuda_graph", "sync_norm", *_ROUNDING} - _rounding(train).keys()
     plain = config.model.library is Library.own and config.model.name in WITHOUT_VECTORS
     # Otherwise the number of processes changes roundings only, as that of threads does.
     if config.train.devices == 1 or config.train.sync_norm or plain:

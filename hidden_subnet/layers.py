@@ -141,12 +141,16 @@ def fill_scores(model: nn.Module, seed: int, stream: str) -> None:
 
 
 @contextmanager
-def masks_held(model: nn.Module) -> Iterator[None]:
-    """Within it the masks are worked out once and not in every forward pass: for evaluation, where scores rest."""
+def masks_held(model: nn.Module, *, trained: bool = False) -> Iterator[None]:
+    """Within it the masks are worked out once and not in every forward pass: for evaluation, where scores rest.
+
+    `trained`: for one step of training, whose gradients go through them.
+    """
     layers = [layer for _, layer in masked_layers(model)]
     try:
         for layer in layers:
-            layer.held = layer.effective_weight().detach()
+            effective = layer.effective_weight()
+            layer.held = effective if trained else effective.detach()
         yield
     finally:
         for layer in layers:

@@ -12,7 +12,7 @@ def make_optimizer(model: nn.Module, train: Train) -> Optimizer:
     """Over what requires a gradient; the learning rate is set anew each epoch (hidden_subnet.schedules)."""
     groups = parameter_groups(model, train.weight_decay, train.norm_decay)
     if train.optimizer is OptimizerName.adam:
-        return Adam(groups, lr=train.lr)
+        return Adam(groups, lr=train.lr, capturable=train.cuda_graph)
     return SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=train.nesterov)
 
 

@@ -11,7 +11,8 @@ from hidden_subnet.experiment import choose_device
 from hidden_subnet.models import zoo
 from hidden_subnet.norm import layers_with_statistics
 from hidden_subnet.settings import Config, Library, Precision, Random
-from hidden_subnet.speed import refuse_bfloat16
+from hidden_subnet.speed import refuse_bfloat16, refuse_compilation
+from hidden_subnet.step_graph import refuse_graph
 from hidden_subnet.subnetwork import bare_network
 from hidden_subnet.weights import load_weights
 
@@ -22,10 +23,14 @@ def prepare(configs: list[Config]) -> None:
     Raises ConfigError or DataError where one of them cannot be had.
     """
     outs = {Path(config.out) for config in configs}
-    for device, precision in {(config.train.device, config.train.precision) for config in configs}:
-        chosen = choose_device(device)
-        if precision is Precision.bf16:
-            refuse_bfloat16(chosen)
+    for train in (config.train for config in configs):
+        device = choose_device(train.device)
+        if train.precision is Precision.bf16:
+            refuse_bfloat16(device)
+        if train.compile:
+            refuse_compilation(device)
+        if train.cuda_graph:
+            refuse_graph(device)
     _try_torchvision(configs)
     for out in outs:
         _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written

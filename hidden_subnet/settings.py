@@ -219,6 +219,10 @@ class Train:
     """bf16: convolutions and products in bfloat16; scores, thresholds, loss and optimizer stay float32."""
     channels_last: bool = False
     """Memory layout of images and activations; the mask is the same."""
+    compile: bool = False
+    """The network of a training step by torch.compile, as one graph; the masks are worked out before it, as ever."""
+    cuda_graph: bool = False
+    """Each epoch records a step on the GPU and replays it: the same kernels, launched at once."""
     device: Device = Device.auto
     devices: int = 1
     """Processes, one a device, that train the run together; each takes its part of every batch."""

@@ -177,6 +177,7 @@ OPERATIONAL: dict[str, Any] = {
     "train.sync_norm": True,
     "train.threads": 3,
     "train.profile": True,
+    "train.cuda_graph": True,
     "data.root": "/elsewhere",
     "data.workers": 3,
     "plan": True,
@@ -244,6 +245,7 @@ IDENTITY: dict[str, Any] = {
     "train.norm_batches": 4,
     "train.precision": "bf16",
     "train.channels_last": True,
+    "train.compile": True,
     "prune_rate": 0.51,
     "pruning.name": "layerwise",
     "pruning.floor": 0.2,
@@ -445,6 +447,8 @@ def random_config(source: random.Random) -> Config:
             devices=source.choice([1, 1, 2]),
             sync_norm=source.random() < 0.1,
             channels_last=source.random() < 0.5,
+            compile=source.random() < 0.2,
+            cuda_graph=source.random() < 0.2,
             device=one(Device),
             threads=source.choice([None, 1, 2]),
             profile=source.random() < 0.5,
@@ -479,6 +483,7 @@ def test_1000_random_configs() -> None:
         operational.out, operational.force, operational.data.root = "x", True, "y"
         operational.data.workers = 5
         operational.train.device, operational.train.threads, operational.train.profile = Device.mps, 7, True
+        operational.train.cuda_graph = not config.train.cuda_graph
         operational.tracker, operational.checkpoint = Tracker(name=TrackerName.none), Checkpoint(minutes=1)
         assert folder_name(operational) == folder_name(config)
 
