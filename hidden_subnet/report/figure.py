@@ -58,6 +58,10 @@ def draw(runs: Iterable[Run], base: Path, title: str = "", published: Sequence[P
     return paths
 
 
+ROWS, LINE = 4, 0.21
+"""Rows of a legend for which there is room, and the height of a further one in inches."""
+
+
 def plot(lines: Sequence[Line], title: str, below: str, published: Sequence[Published] = ()) -> Figure:
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -86,6 +90,8 @@ def plot(lines: Sequence[Line], title: str, below: str, published: Sequence[Publ
     if len(series) + len(constant) > 1 or constant or published:
         longest = max(map(len, axes.get_legend_handles_labels()[1]))
         columns = max(1, 90 // (longest + 10))
+        rows = math.ceil(len(axes.get_legend_handles_labels()[1]) / columns)
+        figure.set_figheight(4.8 + max(0, rows - ROWS) * LINE)  # the legend of many takes no room from the plot
         below_labels = axes.transAxes + ScaledTranslation(0, -0.42, figure.dpi_scale_trans)
         axes.legend(
             loc="upper center",
