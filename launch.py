@@ -78,7 +78,7 @@ def main() -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and the line below is the one that the user reads
     try:
-        register(HERE / "sweeps")
+        register(HERE / "sweeps", sys.argv[1:])
         take_over()
         hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:

@@ -1,7 +1,6 @@
 """The rules of the group `model`, and of what only some networks have."""
 
 import difflib
-import math
 from collections.abc import Iterator
 
 from hidden_subnet.data.info import held_out, trained_on
@@ -15,8 +14,8 @@ def model_problems(config: Config) -> Iterator[str]:
     model = config.model
     if not 0 < model.width <= 100:
         yield f"model.width={model.width:g}: the width must be a positive number, at most 100"
-    if not 0 < model.temperature < math.inf:
-        yield f"model.temperature={model.temperature:g}: the logits are divided by it; it must be a positive number"
+    if not 1e-12 <= model.temperature <= 1e12:
+        yield f"model.temperature={model.temperature:g}: divides the logits; must be positive, from 1e-12 to 1e12"
     if not 1 <= config.train.devices <= config.train.batch_size:
         yield (
             f"train.devices={config.train.devices}: must be 1 or more, and at most the images of a batch "

@@ -6,6 +6,7 @@ Only this module, launch.py and hydra_plugins/ know Hydra and OmegaConf; it impo
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,8 +21,11 @@ from hidden_subnet.settings import METHODS, Config, Method
 T = TypeVar("T")
 
 
-def register(presets: Path) -> None:
-    """Make the schema and every preset `presets/*.yaml` known to Hydra (as options of the group `sweep`)."""
+def register(presets: Path, arguments: Sequence[str] = ()) -> None:
+    """Make the schema and every preset `presets/*.yaml` known to Hydra (as options of the group `sweep`).
+
+    Raises ValueError for a file that is no preset, if one of the command line's `arguments` chooses it.
+    """
     store = ConfigStore.instance()
     # Hydra copies its repository, and this store with it, at each of the hundred look-ups behind --help (4 s with our
     # presets); nobody writes to the copies, and what is loaded from the store is copied once more.
@@ -30,24 +34,46 @@ def register(presets: Path) -> None:
     for name, node in METHODS.items():
         store.store(group="schema/method", name=name, node=node)
     for path in sorted(presets.glob("*.yaml")):
-        store.store(group="sweep", name=path.stem, node=_preset(path), package="_global_")
+        try:
+            preset = _preset(path)
+        except ValueError:
+            if f"sweep={path.stem}" in arguments:
+                raise
+            continue
+        store.store(group="sweep", name=path.stem, node=preset, package="_global_")
 
 
 def _preset(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} is no preset: {' '.join(str(error).split())[:150]}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is no preset: it must map settings to values, and grids: to a list")
-    common, grids = content.pop("common", {}), content.get("grids", [{}])
+        raise ValueError(
+            f"{path} is no preset: it must have common:, settings and their values, or a list grids: of such"
+        )
+    common, grids = content.pop("common", {}), content.pop("grids", [{}])
+    if content:
+        raise ValueError(
+            f"{path} is no preset: it has {', '.join(map(str, content))}; settings and their values stand under "
+            "common: or in the list grids:"
+        )
     if not isinstance(common, dict) or not isinstance(grids, list) or not all(isinstance(each, dict) for each in grids):
         raise ValueError(
             f"{path} is no preset: common: must map settings to values, as in 'seed: [0, 1]', and grids: must be a "
             "list of such mappings"
         )
+    filled = [{**common, **grid} for grid in grids]
+    for key, value in (item for grid in filled for item in grid.items()):
+        if isinstance(value, dict):
+            raise ValueError(
+                f"{path} is no preset: {key}: holds settings of its own; write each with its whole name, as in "
+                f"'{key}.{next(iter(value), 'name')}: ...'"
+            )
+    if not any(filled):
+        raise ValueError(f"{path} is no preset: it names no setting; give common:, or the list grids:")
     # Its mode makes it a sweep by itself: otherwise `sweep=...` would need -m beside it.
-    return {"hydra": {"mode": "MULTIRUN"}, **content, "grids": [{**common, **grid} for grid in grids]}
+    return {"hydra": {"mode": "MULTIRUN"}, "grids": filled}
 
 
 def to_config(composed: Any) -> Config:

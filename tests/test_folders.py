@@ -95,6 +95,11 @@ WRONG: list[tuple[str, Callable[[Path], Any], list[str]]] = [
         lambda root: [path.rename(path.with_name(f"x{path.name}")) for path in sorted(root.glob("val/n0*"))],
         ["the same classes", "only in train: n00, n01, n02 and 2 more", "only in val: xn00, xn01, xn02 and 2 more"],
     ),
+    (
+        "a loop of links",
+        lambda root: (root / "train" / "n00" / "more").symlink_to(root / "train"),
+        ["train/n00/more/n00: is a link to a folder that it lies in"],
+    ),
     ("a class less", lambda root: _remove(root / "val" / "n03"), ["the same classes; only in train: n03"]),
 ]
 

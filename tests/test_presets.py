@@ -149,12 +149,48 @@ def test_tied_settings_need_a_value_each(rows: Any) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["3", "common: 3\ngrids: [{seed: 1}]", "common: {seed: 1}\ngrids: [3]", "grids: 3", "grids: {seed: 1}", "a: ["],
+    [
+        "3",
+        "common: 3\ngrids: [{seed: 1}]",
+        "common: {seed: 1}\ngrids: [3]",
+        "grids: 3",
+        "grids: {seed: 1}",
+        "a: [",
+        "",
+        "grids: []",
+        "grid: [{seed: 1}]",
+        "hydra: {launcher: {workers: 1}}\ncommon: {seed: 1}",
+        "common: {train: {epochs: 1}}",
+        "common: {seed: [0, 1]}\ncommon: {seed: 2}",
+        "common: {data: \xff}",
+    ],
 )
-def test_what_is_no_preset_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "mine.yaml").write_text(content)
+def test_what_is_no_preset_is_named_when_it_is_chosen(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content.encode("latin-1"))
+    register(tmp_path, ["-m", "sweep=mine_too"])  # another is none of its business
     with pytest.raises(ValueError, match=r"mine\.yaml is no preset: \S+"):
-        register(tmp_path)
+        register(tmp_path, ["-m", "sweep=mine"])
+
+
+def test_one_preset_at_a_time() -> None:
+    with pytest.raises(ConfigError, match="sweep=smoke,depth: one preset at a time"):
+        expand(OverridesParser.create(), ["sweep=smoke,depth"], [{}])
+
+
+def test_an_option_of_a_method_goes_where_it_is_named() -> None:
+    grids = [{"method": "warmup_then_prune", "method.weight_epochs": 2}, {"method": "dense"}]
+    given = ["method.weight_epochs=3", "seed=1"]
+    assert expand(OverridesParser.create(), given, grids) == [
+        ["method=warmup_then_prune", "method.weight_epochs=3", "seed=1"],
+        ["method=dense", "seed=1"],
+    ]
+    # Where no grid names it, it goes to all, and is refused where it does not fit.
+    assert expand(OverridesParser.create(), given[:1], [{"method": "dense"}]) == [["method=dense", given[0]]]
+
+
+def test_a_tied_key_has_a_name_on_each_side_of_the_comma() -> None:
+    with pytest.raises(ConfigError, match="a name is missing"):
+        expand(OverridesParser.create(), [], [{"prune_rate, ": [[1], [2]]}])
 
 
 def test_common_settings_alone_are_a_preset(tmp_path: Path) -> None:

@@ -95,13 +95,20 @@ def _by_class(folder: Path, split: str) -> dict[str, list[str]]:
         names.remove("images")  # left empty by whoever moved Tiny ImageNet's images into folders
     if not names:
         raise DataError(f"{folder / split}: holds no folders of classes; {_WANTED}")
-    return {name: sorted(_below(folder, f"{split}/{name}"), key=_name_first) for name in names}
+    return {name: sorted(_below(folder, f"{split}/{name}", ()), key=_name_first) for name in names}
 
 
-def _below(folder: Path, inner: str) -> Iterator[str]:
-    for where, _, _ in os.walk(folder / inner, followlinks=True):
-        relative = os.path.relpath(where, folder).replace(os.sep, "/")
-        yield from (f"{relative}/{name}" for name in _image_names(Path(where)))
+def _below(folder: Path, inner: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """`above`: device and number of the folders on the way; links are followed, as torchvision does."""
+    status = os.stat(folder / inner)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise DataError(f"{folder / inner}: is a link to a folder that it lies in; remove it")
+    yield from (f"{inner}/{name}" for name in _image_names(folder / inner))
+    with os.scandir(folder / inner) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir())
+    for name in folders:
+        yield from _below(folder, f"{inner}/{name}", (*above, here))
 
 
 def _image_names(folder: Path) -> list[str]:

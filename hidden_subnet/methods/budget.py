@@ -69,15 +69,8 @@ class GlobalBudget:
         return [_GlobalChoice(self, index) for index in range(len(self._sizes))]
 
     def set_rate(self, prune_rate: float) -> None:
-        """Raises ValueError where so few weights are kept that there is not one for each layer."""
-        floors = [floor_count(n, prune_rate, self._floor) for n in self._sizes]
-        keep = kept_count(sum(self._sizes), prune_rate)
-        if sum(floors) > keep:
-            raise ValueError(
-                f"prune_rate={prune_rate:g} keeps {keep} weights, fewer than the {sum(floors)} that the floors of "
-                f"{len(floors)} layers ask for; choose a smaller prune_rate, or pruning=layerwise"
-            )
-        self._keep, self._floors, self._seen = keep, floors, None
+        self._keep, self._floors = kept_and_floors(self._sizes, prune_rate, self._floor)
+        self._seen = None
 
     def _versions(self) -> tuple[int, ...]:
         return tuple(each._version for each in self._scores)
@@ -112,6 +105,21 @@ class _GlobalChoice:
 
     def release(self, user: Any) -> None:
         """Nothing is shared: the effective weight is a tensor of its own."""
+
+
+def kept_and_floors(sizes: Sequence[int], prune_rate: float, floor: float) -> tuple[int, list[int]]:
+    """How many weights all layers of `sizes` keep, and how many each does at least.
+
+    Raises ValueError where so few weights are kept that there is not one for each layer.
+    """
+    floors = [floor_count(n, prune_rate, floor) for n in sizes]
+    keep = kept_count(sum(sizes), prune_rate)
+    if sum(floors) > keep:
+        raise ValueError(
+            f"prune_rate={prune_rate:g} keeps {keep} weights, fewer than the {sum(floors)} that the floors of "
+            f"{len(floors)} layers ask for; choose a smaller prune_rate, or pruning=layerwise"
+        )
+    return keep, floors
 
 
 def floor_count(n: int, prune_rate: float, floor: float) -> int:

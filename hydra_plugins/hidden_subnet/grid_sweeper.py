@@ -119,6 +119,10 @@ def grids(config: DictConfig) -> list[dict[str, Any]]:
 def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str, Any]]) -> list[list[str]]:
     """The override list of each job: in every grid the product of its values, where the command line replaces a key."""
     given = parser.parse_overrides(arguments)
+    for override in given:
+        if override.get_key_element() == "sweep" and override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: one preset at a time; give each a command of its own")
+    named = {name.strip() for grid in preset for key in grid for name in key.split(",")}
     keys = {override.get_key_element().lstrip("+~") for override in given}
     jobs: dict[tuple[str, ...], None] = {}
     for grid in preset:
@@ -130,7 +134,11 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
                 [override] = parser.parse_overrides([f"{key}={_values(value)}"])
                 axes.append([(line,) for line in _axis(override)])
         refuse_names(line for axis in axes for row in axis for line in row)
-        axes += [[(line,) for line in _axis(override)] for override in given]
+        for override in given:
+            key = override.get_key_element()
+            # An option of one method goes to the grids that name it: in the others the method has no such thing.
+            if not key.startswith("method.") or key not in named or key in grid:
+                axes.append([(line,) for line in _axis(override)])
         jobs |= dict.fromkeys(tuple(itertools.chain(*rows)) for rows in itertools.product(*axes))
     return [list(job) for job in jobs]
 
@@ -138,6 +146,8 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
 def _tied(key: str, rows: Any, given: set[str]) -> list[tuple[str, ...]]:
     """Settings that move together; one that the command line gives is taken from there in every row."""
     names = [name.strip() for name in key.split(",")]
+    if not all(names):
+        raise ConfigError(f"grids: {key!r}: a name is missing beside a comma")
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != len(names) for row in rows):
         raise ConfigError(
             f"grids: {key}: must be a list of rows with a value for each of the {len(names)} settings, as in "
