@@ -8,6 +8,14 @@ RUN = "the run: its folder, its name or a beginning of it, or the 12 digits of i
 SWEEP = "the sweep: its name or a beginning of it, or its folder"
 
 
+def _number_or_auto(text: str) -> int | None:
+    """None: auto."""
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is neither a number nor auto") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hidden_subnet", description=__doc__)
     parser.set_defaults(command=None)
@@ -32,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     worker = add("worker", "add a worker to a sweep, from any shell or machine that sees its folder")
     worker.add_argument("sweep", help=SWEEP)
     worker.add_argument("--workers", type=int, help="runs at a time (default: one a GPU, or a CPU core)")
-    worker.add_argument("--jobs-per-gpu", type=int, default=1, help="runs that share a GPU (default 1)")
+    worker.add_argument(
+        "--jobs-per-gpu", type=_number_or_auto, default=1, help="runs that share a GPU, or auto (default 1)"
+    )
     worker.add_argument("--requeues", type=int, default=0, help=argparse.SUPPRESS)  # given by hydra/launcher=slurm
     worker.add_argument("--tasks", type=int, default=1, help=argparse.SUPPRESS)
     results = add("results", "write results.csv and the figure anew, and print the table")

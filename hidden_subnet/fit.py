@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy
 import torch
@@ -24,14 +24,22 @@ from hidden_subnet.optimizers import make_optimizer
 from hidden_subnet.ranks import ALONE, Team
 from hidden_subnet.schedules import learning_rate
 from hidden_subnet.seeding import derive
-from hidden_subnet.settings import Config, Library
+from hidden_subnet.settings import Config, Library, Train
 from hidden_subnet.speed import compiled
 from hidden_subnet.step_graph import recorded
 from hidden_subnet.subnetwork import current_masks, flips, load_trained, trained_state, weights_from_seed
-from hidden_subnet.training import Metrics, Sums, evaluate, train_epoch
+from hidden_subnet.training import Metrics, Step, Sums, evaluate, train_epoch
 from hidden_subnet.weights import Fit
 
 Row = dict[str, float]
+
+
+class Faster(TypedDict):
+    """Of train_epoch's arguments."""
+
+    forward: Callable[[Tensor], Tensor] | None
+    faster: Callable[[Step], Step]
+
 
 GO_ON, SAVE, STOP = range(3)
 """What rank 0 may decide after a step."""
@@ -122,7 +130,7 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             hooks.on_row(row)
             checkpoints.save(folder / "checkpoints" / record.FIRST, {"epoch": 0, "trained": parts.state()})
     trained = team.trained(model)
-    forward = compiled(model, train.batch_size) if train.compile else None
+    faster = faster_steps(model, train)
 
     saved_at = epoch_at = time.monotonic()
 
@@ -171,14 +179,21 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             before_step=lambda: course.before_step(progress.step),
             penalty=course.penalty,
             weights=_weights(parts, progress.batch) if team.size > 1 else None,
-            forward=forward,
-            faster=partial(recorded, size=train.batch_size) if train.cuda_graph else lambda step: step,
+            **faster,
         )
         row = _finish_epoch(parts, progress, lr, epoch_at)
         if team.leads:
             record.append_row(folder, row)
             hooks.on_row(row)
     return progress
+
+
+def faster_steps(model: nn.Module, train: Train) -> Faster:
+    """What train.compile and train.cuda_graph make of the steps."""
+    return {
+        "forward": compiled(model, train.batch_size) if train.compile else None,
+        "faster": partial(recorded, size=train.batch_size) if train.cuda_graph else lambda step: step,
+    }
 
 
 def _weights(parts: Parts, start: int) -> Iterator[float]:

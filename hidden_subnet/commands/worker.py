@@ -6,7 +6,7 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.commands.names import find_sweep
 
 
-def worker(out: Path, name: str, *, workers: int | None, jobs_per_gpu: int, requeues: int, tasks: int) -> int:
+def worker(out: Path, name: str, *, workers: int | None, jobs_per_gpu: int | None, requeues: int, tasks: int) -> int:
     """The exit code, as `serve` tells it; what can be wrong is found before torch is loaded."""
     for option, value, least in (
         ("--workers", workers, 1),

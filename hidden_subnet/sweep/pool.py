@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -34,6 +34,8 @@ from hidden_subnet.sweep.slurm import allotted_cpus
 # The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
 PRELOAD = ["hidden_subnet.execute", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
 NO_GPU, NO_CLAIM = "no gpu", "no claim"
+NO_MEMORY = "OutOfMemoryError"
+"""torch's, of a GPU."""
 FORK_SERVER_DIED = 255
 """The exit code of its processes as multiprocessing tells it, though they live."""
 
@@ -44,15 +46,17 @@ class Slots:
     threads: int
     gpus: list[str] = field(default_factory=list)
     jobs_per_gpu: int = 1
+    fewer: bool = False
+    """Whether a run that finds no memory on its GPU lets fewer share it, and is tried again."""
 
 
-def plan_slots(configs: list[Config], workers: int | None, jobs_per_gpu: int = 1) -> Slots:
+def plan_slots(configs: list[Config], workers: int | None, jobs_per_gpu: int = 1, *, fewer: bool = False) -> Slots:
     """`jobs_per_gpu` slots a GPU; on a CPU as many as its cores allow with train.threads each, or one a core.
 
     A slot is as large as the largest of train.devices. Raises ConfigError where there are not so many.
     """
     here = min(cores(), allotted_cpus() or cores())
-    gpus = visible_gpus() if all(c.train.device in (Device.auto, Device.cuda) for c in configs) else []
+    gpus = gpus_for(configs)
     devices = max(c.train.devices for c in configs)
     if devices > 1:
         require_devices("cuda" if gpus else "cpu", devices)
@@ -61,7 +65,12 @@ def plan_slots(configs: list[Config], workers: int | None, jobs_per_gpu: int = 1
     asked = max((c.train.threads or 0) for c in configs)
     count = workers or len(gpus) // devices * jobs_per_gpu or max(1, here // (devices * (asked or 1)))
     count = min(count, len(configs))
-    return Slots(count, asked or max(1, here // (count * devices)), gpus, jobs_per_gpu)
+    return Slots(count, asked or max(1, here // (count * devices)), gpus, jobs_per_gpu, fewer)
+
+
+def gpus_for(configs: list[Config]) -> list[str]:
+    """Those that the runs may use; none where one of them is not to run on a GPU."""
+    return visible_gpus() if all(c.train.device in (Device.auto, Device.cuda) for c in configs) else []
 
 
 @dataclass
@@ -146,6 +155,21 @@ def _end_of(child: Child, code: int) -> tuple[str, str]:
         return "lost", f"the process of the run died (exit code {code})"
     memory = " (out of memory?)" if code == -signal.SIGKILL else ""
     return "lost", f"the process of the run died of {signal.Signals(-code).name}{memory}"
+
+
+def make_room(child: Child, slots: Slots) -> Slots | None:
+    """The slots with one run fewer on a GPU, where the run of `child` found no memory beside the others.
+
+    It goes on where it was. None where it failed otherwise, or has its GPU to itself.
+    """
+    job = child.job
+    if not (slots.fewer and slots.jobs_per_gpu > 1 and job.state == "failed" and job.message.startswith(NO_MEMORY)):
+        return None
+    message = f"no memory left beside {slots.jobs_per_gpu - 1} others on its GPU"
+    claims.end(record.working(job.folder), "interrupted", message)
+    job.state, job.message, job.final = "interrupted", message, False
+    count = max(1, slots.count - len(slots.gpus))
+    return replace(slots, count=count, jobs_per_gpu=slots.jobs_per_gpu - 1)
 
 
 def fork_server() -> "multiprocessing.context.ForkServerContext":

@@ -1,6 +1,7 @@
 """A worker by itself: started in another shell, on another machine, or as a task of a Slurm array."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 from hidden_subnet.owners import Observer, slurm_task
@@ -8,13 +9,13 @@ from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.sweep import manifest
 from hidden_subnet.sweep.job import jobs_of
-from hidden_subnet.sweep.pool import plan_slots
+from hidden_subnet.sweep.packing import slots_for
 from hidden_subnet.sweep.slurm import requeue, should_requeue, states
 from hidden_subnet.sweep.view import View
 from hidden_subnet.sweep.worker import first_of, work
 
 
-def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int, requeues: int, tasks: int) -> int:
+def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int | None, requeues: int, tasks: int) -> int:
     """Execute runs of the sweep in `folder` until none is left that no other worker has; the exit code.
 
     0 where every run that it executed is done, 1 where one failed, 130 where it was stopped before the end. Under
@@ -38,7 +39,7 @@ def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int, requeues: int
         say(console, f"nothing is left to run: {failed} of {runs} failed, {again}")
         return 1
     prepare(todo)
-    slots = plan_slots(todo, workers, jobs_per_gpu)
+    slots = slots_for(todo, workers, jobs_per_gpu, partial(say, console))
     say(
         console,
         f"worker of {sweep.name}: {count(len(todo), 'run')} not done, {slots.count} at a time, "

@@ -48,7 +48,7 @@ class Array:
     parameters: dict[str, Any]
     """Of submitit's AutoExecutor.update_parameters."""
     workers: int | None
-    jobs_per_gpu: int
+    jobs_per_gpu: int | None
     requeues: int
     detach: bool
     deserted: bool = False
@@ -96,7 +96,8 @@ class Array:
             '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
         ]
         command = [sys.executable, "-u", "-m", "hidden_subnet", "worker", str(sweep.folder)]
-        command += ["--jobs-per-gpu", str(self.jobs_per_gpu), "--requeues", str(self.requeues), "--tasks", str(count)]
+        command += ["--jobs-per-gpu", str(self.jobs_per_gpu or "auto")]
+        command += ["--requeues", str(self.requeues), "--tasks", str(count)]
         try:
             executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
             executor.update_parameters(**given, slurm_setup=setup, slurm_array_parallelism=count)

@@ -31,7 +31,7 @@ Execute = Callable[[Sweep, list[Job], Console], str]
 
 
 def run_sweep(
-    configs: list[Config], label: str, workers: int | None, jobs_per_gpu: int = 1, *, report: bool = True
+    configs: list[Config], label: str, workers: int | None, jobs_per_gpu: int | None = 1, *, report: bool = True
 ) -> tuple[list[Job], int]:
     """A sweep on this machine, in as many slots as it has GPUs or cores (or `workers`); the jobs and the exit code."""
     return launch(configs, label, partial(_execute_here, workers, jobs_per_gpu), report=report)
@@ -80,11 +80,14 @@ def launch(configs: list[Config], label: str, execute: Execute, *, report: bool 
     return jobs, code
 
 
-def _execute_here(workers: int | None, jobs_per_gpu: int, sweep: Sweep, jobs: list[Job], console: Console) -> str:
-    from hidden_subnet.sweep.pool import plan_slots
+def _execute_here(
+    workers: int | None, jobs_per_gpu: int | None, sweep: Sweep, jobs: list[Job], console: Console
+) -> str:
+    from hidden_subnet.sweep.packing import slots_for
     from hidden_subnet.sweep.worker import work
 
-    slots = plan_slots([job.config for job in jobs if job.state != "skipped"], workers, jobs_per_gpu)
+    todo = [job.config for job in jobs if job.state != "skipped"]
+    slots = slots_for(todo, workers, jobs_per_gpu, partial(say, console))
     threads = f"{slots.threads} thread{'s' * (slots.threads > 1)} each"
     say(console, f"{slots.count} at a time, {threads}; each run writes to {sweep.out}")
     with View(console) as view:

@@ -210,6 +210,11 @@ def _await_runs(doing: Work) -> None:
     for child in [child for child in doing.running if child.has_ended()]:
         doing.running.remove(child)
         state = pool.end(child, doing.sweep)
+        if (slots := pool.make_room(child, doing.slots)) is not None:
+            print(
+                f"{child.job.folder.name}: {child.job.message}; from now on {slots.jobs_per_gpu} on a GPU", flush=True
+            )
+            doing.slots, state = slots, child.job.state
         if child.launch != doing.sweep.launch:  # the command was given again meanwhile, and wants it tried again
             child.job.final = False
         if state == pool.NO_GPU:

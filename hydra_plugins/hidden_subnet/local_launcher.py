@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -27,7 +27,8 @@ class LocalLauncherConfig:
     _target_: str = "hydra_plugins.hidden_subnet.local_launcher.LocalLauncher"
     workers: int | None = None
     """Runs at a time; by default one a GPU (or `jobs_per_gpu`), or one a CPU core."""
-    jobs_per_gpu: int = 1
+    jobs_per_gpu: Any = 1
+    """Runs that share a GPU; auto: as many as a short measurement finds worth it."""
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConfig, provider="hidden_subnet")
@@ -39,15 +40,20 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
     report = True
     """Whether what it executes ends in a table and a figure; the same sweeper may have one for all its batches."""
 
-    def __init__(self, workers: int | None = None, jobs_per_gpu: int = 1) -> None:
-        self.workers, self.jobs_per_gpu = workers, jobs_per_gpu
+    def __init__(self, workers: int | None = None, jobs_per_gpu: Any = 1) -> None:
+        self.workers, self.asked = workers, jobs_per_gpu
+
+    @property
+    def jobs_per_gpu(self) -> int | None:
+        """None: auto."""
+        return None if self.asked == "auto" else self.asked
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         # Not in __init__: Hydra wraps what is raised there in its own words.
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"hydra.launcher.workers={self.workers}: must be 1 or more; leave it away for one a core")
-        if self.jobs_per_gpu < 1:
-            raise ConfigError(f"hydra.launcher.jobs_per_gpu={self.jobs_per_gpu}: must be 1 or more")
+        if self.asked != "auto" and (type(self.asked) is not int or self.asked < 1):
+            raise ConfigError(f"hydra.launcher.jobs_per_gpu={self.asked}: must be 1 or more, or auto")
         refuse_secrets_in(config)
         self.composer = Composer(hydra_context, config)
 

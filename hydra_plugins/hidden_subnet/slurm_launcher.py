@@ -31,7 +31,7 @@ class SlurmLauncherConfig(SlurmQueueConf):  # type: ignore[misc]
     """Tasks of the array; by default one a run that is not done, 8 at most."""
     detach: bool = False
     """Submit, and return."""
-    jobs_per_gpu: int = 1
+    jobs_per_gpu: Any = 1
     requeues: int = 10
     """How often a worker that was preempted or reached its walltime is queued again."""
 
@@ -72,7 +72,7 @@ class SlurmLauncher(LocalLauncher):
         from hidden_subnet.sweep.submit import Array, Left, await_stopping
         from hidden_subnet.sweep.sweep import launch
 
-        ours = {name: self.settings[name] for name in OURS}
+        ours = {name: self.settings[name] for name in OURS} | {"jobs_per_gpu": self.jobs_per_gpu}
         array = Array(parameters=_parameters(self.settings), **ours)
         await_stopping(folder_of(label, configs), make_console())
         try:
