@@ -7,7 +7,7 @@ Only this module, launch.py and hydra_plugins/ know Hydra and OmegaConf; it impo
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -63,8 +63,12 @@ def _preset(path: Path) -> dict[str, Any]:
             f"{path} is no preset: common: must map settings to values, as in 'seed: [0, 1]', and grids: must be a "
             "list of such mappings"
         )
-    filled = [{**common, **grid} for grid in grids]
+    filled = [{**_without(common, grid), **grid} for grid in grids]
     for key, value in (item for grid in filled for item in grid.items()):
+        if str(key).startswith(("hydra", "sweep")):
+            raise ValueError(f"{path} is no preset: {key}: is none of its settings; it stands on the command line")
+        if value == []:
+            raise ValueError(f"{path} is no preset: {key}: has no values")
         if isinstance(value, dict):
             raise ValueError(
                 f"{path} is no preset: {key}: holds settings of its own; write each with its whole name, as in "
@@ -74,6 +78,12 @@ def _preset(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no preset: it names no setting; give common:, or the list grids:")
     # Its mode makes it a sweep by itself: otherwise `sweep=...` would need -m beside it.
     return {"hydra": {"mode": "MULTIRUN"}, "grids": filled}
+
+
+def _without(common: dict[Any, Any], grid: dict[Any, Any]) -> dict[Any, Any]:
+    """The common settings but those that the grid ties to another."""
+    tied = {name.strip() for key in grid for name in str(key).split(",")}
+    return {key: value for key, value in common.items() if key not in tied}
 
 
 def to_config(composed: Any) -> Config:
@@ -98,7 +108,7 @@ def normalised(config: Config) -> Config:
 
 def as_dict(config: Config) -> dict[str, Any]:
     """Plain values only (enums as their names): what is written to config.yaml, hashed, and sent to trackers."""
-    settings = asdict(config)
+    settings = asdict(replace(config, grids=[]))  # asdict copies, and a preset's lists may be long
     settings.pop("grids")
     plain = _plain(settings)
     assert isinstance(plain, dict)

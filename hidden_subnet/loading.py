@@ -106,5 +106,6 @@ def export(run: str | Path, which: Which, to: Path | None) -> Path:
     if any(isinstance(module, ResidualBlock) for module in model.modules()):
         model = fx.symbolic_trace(model)  # torch has no module that adds two others, and a file must not need ours
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(model, path)
+    with path.open("wb") as file:  # torch's own error for what cannot be opened is a RuntimeError
+        torch.save(model, file)
     return path

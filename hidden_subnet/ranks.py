@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import resource_tracker
@@ -154,7 +155,12 @@ def team_of(size: int, device: str, follow: Callable[..., None], arguments: tupl
                 process.join(TIMEOUT.total_seconds())
     except RuntimeError as error:
         if dead := _dead(others):
-            raise RuntimeError(f"{dead}; the other ranks have ended with it ({_first_line(error)})") from error
+            name, how = dead
+            if (told := _told(store, name)) is not None:
+                raise RuntimeError(f"{name} of {size}: {told.splitlines()[-1]}") from RankError(told)
+            raise RuntimeError(
+                f"{name} of {size} died of {how}; the other ranks have ended with it ({_first_line(error)})"
+            ) from error
         raise
     finally:
         for process in others:
@@ -162,15 +168,23 @@ def team_of(size: int, device: str, follow: Callable[..., None], arguments: tupl
             process.join()
 
 
-def _dead(others: Sequence[BaseProcess]) -> str:
-    """Of the ranks that ended otherwise than by coming to the end, the first."""
+class RankError(Exception):
+    """The traceback of another rank."""
+
+
+def _dead(others: Sequence[BaseProcess]) -> tuple[str, str] | None:
+    """Of the ranks that ended otherwise than by coming to the end, the first, and how."""
     for process in others:
         process.join(2)  # a broken connection is seen before the process is gone
         code = process.exitcode
         if code:
-            how = signal.Signals(-code).name if code < 0 else f"an error (exit code {code}; see the log)"
-            return f"{process.name} of {len(others) + 1} died of {how}"
-    return ""
+            return process.name, signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return None
+
+
+def _told(store: Any, name: str) -> str | None:
+    """The traceback that a rank left before it ended."""
+    return store.get(name).decode() if store.check([name]) else None
 
 
 def _other(
@@ -192,8 +206,13 @@ def _other(
 
     torch.set_num_threads(threads)
     store = TCPStore("127.0.0.1", port, size, is_master=False)
-    with _joined(store, rank, size, device, rank) as team:
-        follow(*arguments, team)
+    try:
+        with _joined(store, rank, size, device, rank) as team:
+            follow(*arguments, team)
+    except Exception:
+        with suppress(RuntimeError):  # rank 0, which holds the store, is gone
+            store.set(f"rank {rank}", traceback.format_exc())
+        sys.exit(1)
 
 
 @contextmanager

@@ -266,6 +266,7 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
             main()
         return exit.value.code, capfd.readouterr().out
 
+    assert call("controls", str(run), "--workers", "0")[0] == "error: --workers 0: must be at least 1"
     code, said = call("controls", run.name[-12:], "--seeds", "2", "--out", str(run.parent))
     assert code == 0
     assert "4 done" in said

@@ -184,8 +184,8 @@ def test_measuring_does_not_depend_on_the_order(folder: Path) -> None:
 def test_export_takes_an_epoch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def call(which: str) -> object:
-        monkeypatch.setattr(sys, "argv", ["hidden_subnet", "export", str(folder), "--which", which])
+    def call(which: str, *more: str) -> object:
+        monkeypatch.setattr(sys, "argv", ["hidden_subnet", "export", str(folder), "--which", which, *more])
         with pytest.raises(SystemExit) as exit:
             main()
         return exit.value.code
@@ -194,6 +194,7 @@ def test_export_takes_an_epoch(
     exported = torch.load(folder / "subnetwork-2.pt", weights_only=False).state_dict()
     assert all(torch.equal(value, exported[name]) for name, value in hidden_subnet.load(folder, 2).state_dict().items())
     assert "no checkpoint of epoch 3; it has first, best, last, 2" in str(call("3"))
+    assert "Is a directory" in str(call("2", "--to", str(folder)))
     assert call("worst") == 2
     assert "none of first, best, last and no epoch's number" in capfd.readouterr().err
 

@@ -163,6 +163,9 @@ def test_tied_settings_need_a_value_each(rows: Any) -> None:
         "common: {train: {epochs: 1}}",
         "common: {seed: [0, 1]}\ncommon: {seed: 2}",
         "common: {data: \xff}",
+        "common: {seed: []}",
+        "grids: [{sweep: smoke}]",
+        "common: {hydra/launcher: basic}",
     ],
 )
 def test_what_is_no_preset_is_named_when_it_is_chosen(tmp_path: Path, content: str) -> None:
@@ -188,9 +191,29 @@ def test_an_option_of_a_method_goes_where_it_is_named() -> None:
     assert expand(OverridesParser.create(), given[:1], [{"method": "dense"}]) == [["method=dense", given[0]]]
 
 
-def test_a_tied_key_has_a_name_on_each_side_of_the_comma() -> None:
-    with pytest.raises(ConfigError, match="a name is missing"):
-        expand(OverridesParser.create(), [], [{"prune_rate, ": [[1], [2]]}])
+@pytest.mark.parametrize("key", ["prune_rate, ", "prune_rate, prune_rate"])
+def test_a_tied_key_has_a_name_on_each_side_of_the_comma(key: str) -> None:
+    with pytest.raises(ConfigError, match="needs different names"):
+        expand(OverridesParser.create(), [], [{key: [[1, 2], [2, 3]]}])
+
+
+def test_a_method_of_the_command_line_brings_its_own_options() -> None:
+    grids = [{"method": "warmup_then_prune", "method.weight_epochs": 2, "seed": 1}]
+    found = expand(OverridesParser.create(), ["method=dense"], grids)
+    assert [sorted(job) for job in found] == [["method=dense", "seed=1"]]
+
+
+def test_tied_settings_take_the_place_of_common_ones(tmp_path: Path) -> None:
+    content = "common: {seed: 3, prune_rate: 0.5}\ngrids: [{'prune_rate, model.width': [[0.1, 1], [0.2, 2]]}]"
+    (tmp_path / "mine.yaml").write_text(content)
+    register(tmp_path)
+    node = ConfigStore.instance().load("sweep/mine.yaml").node
+    assert node.grids == [{"seed": 3, "prune_rate, model.width": [[0.1, 1], [0.2, 2]]}]
+
+
+def test_a_choice_of_a_preset_may_be_of_thousands_and_a_range() -> None:
+    assert len(expand(OverridesParser.create(), [], [{"seed": list(range(3000))}])) == 3000
+    assert expand(OverridesParser.create(), [], [{"seed": ["range(0,2)", 7]}]) == [["seed=0"], ["seed=1"], ["seed=7"]]
 
 
 def test_common_settings_alone_are_a_preset(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from hidden_subnet.check import ConfigError, check
 from hidden_subnet.data.interfaces import rows
 from hidden_subnet.execute import Display, Outcome, execute
 from hidden_subnet.experiment import require_devices
+from hidden_subnet.ranks import Team, team_of
 from hidden_subnet.settings import Config, Device, Model, WarmupThenPrune
 from hidden_subnet.sweep.gpus import hold, hold_one
 from hidden_subnet.sweep.pool import plan_slots
@@ -157,6 +158,21 @@ def test_a_rank_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:
     assert outcome.state == "failed"
     assert "rank 1 of 2 died of SIGKILL" in outcome.message
     assert multiprocessing.active_children() == []
+
+
+def reads_a_damaged_image(team: Team) -> None:
+    raise ValueError("a.jpg is no image")
+
+
+@pytest.mark.slow
+def test_what_another_rank_says_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        pytest.raises(RuntimeError, match=r"^rank 1 of 2: ValueError: a\.jpg is no image$") as caught,
+        team_of(2, "cpu", reads_a_damaged_image, ()) as team,
+    ):
+        team.agree(0)
+    assert "in reads_a_damaged_image" in str(caught.value.__cause__)  # what error.txt holds
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ def controls(out: Path, names: Sequence[str], draws: int, workers: int | None) -
     """
     if draws < 1:
         raise ConfigError(f"--seeds {draws}: at least one")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}: must be at least 1")
     console = make_console()
     return max([_controls(find_run(out, name), draws, workers, console) for name in names])
 

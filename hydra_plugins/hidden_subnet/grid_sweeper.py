@@ -130,9 +130,9 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
         for key, value in grid.items():
             if "," in key:
                 axes.append(_tied(key, value, keys))
-            elif key not in keys:
-                [override] = parser.parse_overrides([f"{key}={_values(value)}"])
-                axes.append([(line,) for line in _axis(override)])
+            # A method that the command line replaces takes its own options with it.
+            elif key not in keys and not (key.startswith("method.") and "method" in keys):
+                axes.append([(line,) for each in _values(value) for line in _lines(parser, key, each)])
         refuse_names(line for axis in axes for row in axis for line in row)
         for override in given:
             key = override.get_key_element()
@@ -146,8 +146,8 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
 def _tied(key: str, rows: Any, given: set[str]) -> list[tuple[str, ...]]:
     """Settings that move together; one that the command line gives is taken from there in every row."""
     names = [name.strip() for name in key.split(",")]
-    if not all(names):
-        raise ConfigError(f"grids: {key!r}: a name is missing beside a comma")
+    if not all(names) or len(set(names)) < len(names):
+        raise ConfigError(f"grids: {key!r}: needs different names on the two sides of a comma")
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != len(names) for row in rows):
         raise ConfigError(
             f"grids: {key}: must be a list of rows with a value for each of the {len(names)} settings, as in "
@@ -159,9 +159,16 @@ def _tied(key: str, rows: Any, given: set[str]) -> list[tuple[str, ...]]:
     ]
 
 
-def _values(value: Any) -> str:
-    """What stands in a preset is what one would type: a list is a choice of its items."""
-    return ",".join(map(_value, value)) if isinstance(value, list) else _value(value)
+def _values(value: Any) -> list[Any]:
+    """A list in a preset is a choice of its items."""
+    return value if isinstance(value, list) else [value]
+
+
+def _lines(parser: OverridesParser, key: str, value: Any) -> list[str]:
+    """What stands in a preset is what one would type, and so may itself be a choice, as range(0,5) is."""
+    line = f"{key}={_value(value)}"
+    # Hydra's grammar takes a minute for a list of thousands.
+    return _axis(*parser.parse_overrides([line])) if isinstance(value, str) else [line]
 
 
 def _value(value: Any) -> str:
