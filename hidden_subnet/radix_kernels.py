@@ -1,0 +1,148 @@
+"""The kernels of `radix_select`, in Triton; imported only where they run.
+
+A program works on one block of one segment. `blocks` is int32 [programs, 2]: the segment, and where in it the block
+starts. The tensors of a segment are reached through int64 tables of addresses, a multiple of 16 bytes each. All counts
+are int32, and added with atomics: integer sums are the same in any order.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _place(blocks, sizes, BLOCK: tl.constexpr):
+    """This program's segment, the indices of its block, the segment's size, and whether the block is a whole one."""
+    segment = tl.load(blocks + 2 * tl.program_id(0))
+    start = tl.multiple_of(tl.load(blocks + 2 * tl.program_id(0) + 1), BLOCK)
+    n = tl.load(sizes + segment)
+    return segment, start + tl.arange(0, BLOCK), n, start + BLOCK <= n
+
+
+@triton.jit
+def _pointer(addresses, segment, DTYPE: tl.constexpr):
+    # Without the hint a pointer that is read from memory is loaded from word by word.
+    return tl.multiple_of(tl.load(addresses + segment).to(tl.pointer_type(DTYPE)), 16)
+
+
+@triton.jit
+def _read(pointer, offsets, n, whole):
+    # A mask whose bound is only known at run time forbids loads of four words, so whole blocks go without.
+    if whole:
+        values = tl.load(pointer + offsets)
+    else:
+        values = tl.load(pointer + offsets, mask=offsets < n, other=0)
+    return values
+
+
+@triton.jit
+def _write(pointer, offsets, values, n, whole):
+    if whole:
+        tl.store(pointer + offsets, values)
+    else:
+        tl.store(pointer + offsets, values, mask=offsets < n)
+
+
+@triton.jit
+def _keys(bits):
+    """Integers in the order of |score|; every NaN is the same one, above infinity."""
+    return tl.minimum(bits & 0x7FFFFFFF, 0x7F800001)
+
+
+@triton.jit
+def _transposed(index, inner, outer):
+    """The index in row-major (..., inner, outer) of the element that has `index` in (..., outer, inner)."""
+    within = index % (inner * outer)
+    return index - within + within % inner * outer + within // inner
+
+
+@triton.jit
+def count_digits(scores, sizes, blocks, thresholds, counts, HIGH: tl.constexpr, LOW: tl.constexpr, BLOCK: tl.constexpr):
+    """Add up in counts [segments, bins] how often bits LOW to HIGH - 1 take each value.
+
+    Only the keys that agree with the threshold in the bits from HIGH on are counted.
+    """
+    BINS: tl.constexpr = 1 << (HIGH - LOW)
+    segment, offsets, n, whole = _place(blocks, sizes, BLOCK)
+    keys = _keys(_read(_pointer(scores, segment, tl.int32), offsets, n, whole))
+    candidates = (offsets < n) & (keys >> HIGH == tl.load(thresholds + segment) >> HIGH)
+    found = tl.histogram((keys >> LOW) & (BINS - 1), BINS, mask=candidates)
+    tl.atomic_add(counts + segment * BINS + tl.arange(0, BINS), found, mask=found > 0, sem="relaxed")
+
+
+@triton.jit
+def refine(counts, ranks, thresholds, wanted, HIGH: tl.constexpr, LOW: tl.constexpr):
+    """One program a segment: put bits LOW to HIGH - 1 into the threshold.
+
+    The threshold is the ranks[segment]-th largest of the keys that were counted. `wanted` gets its rank among those
+    that share the bits known now; with the last bits, that is how many of the equal ones are kept, or 0 for all.
+    """
+    BINS: tl.constexpr = 1 << (HIGH - LOW)
+    segment = tl.program_id(0)
+    bins = tl.arange(0, BINS)
+    found = tl.load(counts + segment * BINS + bins)
+    rank = tl.load(ranks + segment)
+    from_here_up = tl.cumsum(found, 0, reverse=True)
+    here = (from_here_up >= rank) & (from_here_up - found < rank)
+    digit = tl.sum(tl.where(here, bins, 0), 0)
+    rank -= tl.sum(tl.where(here, from_here_up - found, 0), 0)
+    if LOW == 0:
+        rank = tl.where(rank == tl.sum(tl.where(here, found, 0), 0), 0, rank)
+    tl.store(thresholds + segment, tl.load(thresholds + segment) | (digit << LOW))
+    tl.store(wanted + segment, rank)
+
+
+@triton.jit
+def _equal(scores, thresholds, segment, logical, n, layouts):
+    """Which weights of a block in logical order are equal to the threshold."""
+    channels, positions = tl.load(layouts + 2 * segment), tl.load(layouts + 2 * segment + 1)
+    offsets = _transposed(logical, positions, channels)
+    bits = tl.load(_pointer(scores, segment, tl.int32) + offsets, mask=logical < n, other=0)
+    return (logical < n) & (_keys(bits) == tl.load(thresholds + segment))
+
+
+@triton.jit
+def count_equal(scores, sizes, layouts, blocks, thresholds, wanted, equals, BLOCK: tl.constexpr):
+    """How many weights of each block are equal to the threshold, where only some of them are kept."""
+    segment, logical, n, whole = _place(blocks, sizes, BLOCK)
+    if tl.load(wanted + segment) > 0:
+        equal = _equal(scores, thresholds, segment, logical, n, layouts)
+        tl.store(equals + tl.program_id(0), tl.sum(equal.to(tl.int32), 0))
+
+
+@triton.jit
+def cut_equal(
+    scores, sizes, layouts, blocks, ends, thresholds, wanted, equals, cuts, BLOCK: tl.constexpr, CHUNK: tl.constexpr
+):
+    """Find the logical index from which on the equal ones are kept: the block that it lies in writes it."""
+    segment, logical, n, whole = _place(blocks, sizes, BLOCK)
+    kept = tl.load(wanted + segment)
+    if kept > 0:
+        mine = tl.load(equals + tl.program_id(0))
+        end = tl.load(ends + segment)
+        later = 0
+        for first in range(tl.program_id(0) + 1, end, CHUNK):
+            following = first + tl.arange(0, CHUNK)
+            later += tl.sum(tl.load(equals + following, mask=following < end, other=0), 0)
+        if (later < kept) & (kept <= later + mine):
+            equal = _equal(scores, thresholds, segment, logical, n, layouts)
+            from_the_end = later + tl.cumsum(equal.to(tl.int32), 0, reverse=True)
+            tl.store(cuts + segment, tl.sum(tl.where(equal & (from_the_end == kept), logical, 0), 0))
+
+
+@triton.jit
+def apply(
+    scores, weights, outputs, sizes, layouts, blocks, thresholds, cuts, DTYPE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Write the weights that are kept and 0 for the others, or with DTYPE int8 the mask itself; in storage order."""
+    segment, offsets, n, whole = _place(blocks, sizes, BLOCK)
+    keys = _keys(_read(_pointer(scores, segment, tl.int32), offsets, n, whole))
+    threshold, cut = tl.load(thresholds + segment), tl.load(cuts + segment)
+    keep = keys >= threshold
+    if cut > 0:
+        channels, positions = tl.load(layouts + 2 * segment), tl.load(layouts + 2 * segment + 1)
+        keep = keep & ((keys > threshold) | (_transposed(offsets, channels, positions) >= cut))
+    if DTYPE == tl.int8:
+        values = keep.to(tl.int8)
+    else:
+        values = tl.where(keep, _read(_pointer(weights, segment, tl.float32), offsets, n, whole), 0.0).to(DTYPE)
+    _write(_pointer(outputs, segment, DTYPE), offsets, values, n, whole)
