@@ -10,12 +10,14 @@ import triton.language as tl
 
 
 @triton.jit
-def _place(blocks, sizes, BLOCK: tl.constexpr):
-    """This program's segment, the indices of its block, the segment's size, and whether the block is a whole one."""
-    segment = tl.load(blocks + 2 * tl.program_id(0))
-    start = tl.multiple_of(tl.load(blocks + 2 * tl.program_id(0) + 1), BLOCK)
+def _place(blocks, sizes, BLOCK: tl.constexpr, PARTS: tl.constexpr):
+    """This program's segment, the indices it works on, the segment's size, and whether all of them are below it."""
+    SIZE: tl.constexpr = BLOCK // PARTS
+    block = tl.program_id(0) // PARTS
+    segment = tl.load(blocks + 2 * block)
+    start = tl.multiple_of(tl.load(blocks + 2 * block + 1), BLOCK) + tl.program_id(0) % PARTS * SIZE
     n = tl.load(sizes + segment)
-    return segment, start + tl.arange(0, BLOCK), n, start + BLOCK <= n
+    return segment, start + tl.arange(0, SIZE), n, start + SIZE <= n
 
 
 @triton.jit
@@ -27,11 +29,7 @@ def _pointer(addresses, segment, DTYPE: tl.constexpr):
 @triton.jit
 def _read(pointer, offsets, n, whole):
     # A mask whose bound is only known at run time forbids loads of four words, so whole blocks go without.
-    if whole:
-        values = tl.load(pointer + offsets)
-    else:
-        values = tl.load(pointer + offsets, mask=offsets < n, other=0)
-    return values
+    return tl.load(pointer + offsets) if whole else tl.load(pointer + offsets, mask=offsets < n, other=0)
 
 
 @triton.jit
@@ -62,7 +60,7 @@ def count_digits(scores, sizes, blocks, thresholds, counts, HIGH: tl.constexpr, 
     Only the keys that agree with the threshold in the bits from HIGH on are counted.
     """
     BINS: tl.constexpr = 1 << (HIGH - LOW)
-    segment, offsets, n, whole = _place(blocks, sizes, BLOCK)
+    segment, offsets, n, whole = _place(blocks, sizes, BLOCK, 1)
     keys = _keys(_read(_pointer(scores, segment, tl.int32), offsets, n, whole))
     candidates = (offsets < n) & (keys >> HIGH == tl.load(thresholds + segment) >> HIGH)
     found = tl.histogram((keys >> LOW) & (BINS - 1), BINS, mask=candidates)
@@ -103,7 +101,7 @@ def _equal(scores, thresholds, segment, logical, n, layouts):
 @triton.jit
 def count_equal(scores, sizes, layouts, blocks, thresholds, wanted, equals, BLOCK: tl.constexpr):
     """How many weights of each block are equal to the threshold, where only some of them are kept."""
-    segment, logical, n, whole = _place(blocks, sizes, BLOCK)
+    segment, logical, n, _ = _place(blocks, sizes, BLOCK, 1)
     if tl.load(wanted + segment) > 0:
         equal = _equal(scores, thresholds, segment, logical, n, layouts)
         tl.store(equals + tl.program_id(0), tl.sum(equal.to(tl.int32), 0))
@@ -114,7 +112,7 @@ def cut_equal(
     scores, sizes, layouts, blocks, ends, thresholds, wanted, equals, cuts, BLOCK: tl.constexpr, CHUNK: tl.constexpr
 ):
     """Find the logical index from which on the equal ones are kept: the block that it lies in writes it."""
-    segment, logical, n, whole = _place(blocks, sizes, BLOCK)
+    segment, logical, n, _ = _place(blocks, sizes, BLOCK, 1)
     kept = tl.load(wanted + segment)
     if kept > 0:
         mine = tl.load(equals + tl.program_id(0))
@@ -131,18 +129,31 @@ def cut_equal(
 
 @triton.jit
 def apply(
-    scores, weights, outputs, sizes, layouts, blocks, thresholds, cuts, DTYPE: tl.constexpr, BLOCK: tl.constexpr
+    scores,
+    weights,
+    outputs,
+    sizes,
+    layouts,
+    blocks,
+    thresholds,
+    cuts,
+    DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
 ):
-    """Write the weights that are kept and 0 for the others, or with DTYPE int8 the mask itself; in storage order."""
-    segment, offsets, n, whole = _place(blocks, sizes, BLOCK)
+    """Write the weights that are kept and 0 for the others, or with DTYPE int8 the mask itself; in storage order.
+
+    A block is shared out among PARTS programs: two tensors of a whole one in registers would leave room for no other.
+    """
+    segment, offsets, n, whole = _place(blocks, sizes, BLOCK, PARTS)
     keys = _keys(_read(_pointer(scores, segment, tl.int32), offsets, n, whole))
     threshold, cut = tl.load(thresholds + segment), tl.load(cuts + segment)
     keep = keys >= threshold
     if cut > 0:
         channels, positions = tl.load(layouts + 2 * segment), tl.load(layouts + 2 * segment + 1)
         keep = keep & ((keys > threshold) | (_transposed(offsets, channels, positions) >= cut))
-    if DTYPE == tl.int8:
-        values = keep.to(tl.int8)
-    else:
+    if DTYPE != tl.int8:  # noqa: SIM300
         values = tl.where(keep, _read(_pointer(weights, segment, tl.float32), offsets, n, whole), 0.0).to(DTYPE)
+    else:
+        values = keep.to(tl.int8)
     _write(_pointer(outputs, segment, DTYPE), offsets, values, n, whole)

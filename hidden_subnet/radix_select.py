@@ -34,20 +34,13 @@ from hidden_subnet.masks import topk_mask
 BLOCK = 8192
 """Weights that one program looks at: 32 a thread."""
 
+_APPLY = 2048
 _CHUNK = 1024
 _DIGITS = ((31, 20), (20, 10), (10, 0))
 
 
-def available(device: torch.device) -> bool:
-    """Whether the kernels run on `device`: an NVIDIA GPU, or the CPU in Triton's interpreter (TRITON_INTERPRET=1).
-
-    Not with Triton before 3.8, which counts without a mask or without the shared memory's own atomics.
-    """
-    if device.type == "cpu":
-        if os.environ.get("TRITON_INTERPRET") != "1":
-            return False
-    elif device.type != "cuda" or torch.version.cuda is None or torch.cuda.get_device_capability(device) < (7, 0):
-        return False
+def has_triton() -> bool:
+    """Triton 3.8 or later: before, it counts without a mask, or without the shared memory's own atomics."""
     try:
         import triton
     except ImportError:
@@ -55,8 +48,17 @@ def available(device: torch.device) -> bool:
     return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 8)
 
 
+def available(device: torch.device) -> bool:
+    """Whether the kernels run on `device`: an NVIDIA GPU, or the CPU in Triton's interpreter (TRITON_INTERPRET=1)."""
+    if device.type == "cpu":
+        return os.environ.get("TRITON_INTERPRET") == "1" and has_triton()
+    if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (7, 0) and has_triton()
+
+
 def _layout(tensor: Tensor) -> tuple[int, int] | None:
-    """(channels, positions) of one row in memory where the channels come last, (1, 1) for row-major, None for others."""
+    """(channels, positions) of a row of weights if the channels come last, (1, 1) if row-major, None for others."""
     if tensor.is_contiguous():
         return 1, 1
     last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
@@ -157,23 +159,21 @@ def select_segments(segments: Segments, keep: Tensor) -> Thresholds:
     from hidden_subnet import radix_kernels as kernels
 
     count, programs = len(segments.scores.tensors), len(segments.blocks)
-    where = segments.scores.table(), segments.sizes
-    # Zeroed in one go: a histogram a pass, and where every threshold and cut starts from.
-    bins = [count << (high - low) for high, low in _DIGITS]
-    *histograms, bits, cuts = torch.zeros(sum(bins) + 2 * count, dtype=torch.int32, device=keep.device).split(
-        [*bins, count, count]
-    )
+    scores, sizes, layouts, blocks = segments.scores.table(), segments.sizes, segments.layouts, segments.blocks
+    # Zeroed in one go: a histogram a pass, and what every threshold and cut starts from.
+    ends = list(accumulate([*(count << (high - low) for high, low in _DIGITS), count, count]))
+    *histograms, bits, cuts = torch.zeros(ends[-1], dtype=torch.int32, device=keep.device).tensor_split(ends[:-1])
     equals = torch.empty(programs, dtype=torch.int32, device=keep.device)
     wanted = torch.empty_like(keep)
     with _on(keep.device):
         ranks = keep
         for (high, low), histogram in zip(_DIGITS, histograms, strict=True):
             kernels.count_digits[(programs,)](
-                *where, segments.blocks, bits, histogram, HIGH=high, LOW=low, BLOCK=segments.block, num_warps=8
+                scores, sizes, blocks, bits, histogram, HIGH=high, LOW=low, BLOCK=segments.block, num_warps=8
             )
             kernels.refine[(count,)](histogram, ranks, bits, wanted, HIGH=high, LOW=low)
             ranks = wanted
-        where = *where, segments.layouts, segments.blocks
+        where = scores, sizes, layouts, blocks
         kernels.count_equal[(programs,)](*where, bits, wanted, equals, BLOCK=segments.block, num_warps=8)
         kernels.cut_equal[(programs,)](
             *where, segments.ends, bits, wanted, equals, cuts, BLOCK=segments.block, CHUNK=_CHUNK, num_warps=8
@@ -209,13 +209,15 @@ def _apply(segments: Segments, thresholds: Thresholds, weights: Addresses, outpu
 
     from hidden_subnet import radix_kernels as kernels
 
+    parts = max(1, segments.block // _APPLY)
     dtypes = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.bool: tl.int8}
     with _on(thresholds.bits.device):
-        kernels.apply[(len(segments.blocks),)](
+        kernels.apply[(parts * len(segments.blocks),)](
             *(segments.scores.table(), weights.table(), outputs.table()),
             *(segments.sizes, segments.layouts, segments.blocks, thresholds.bits, thresholds.cuts),
             DTYPE=dtypes[outputs.tensors[0].dtype],
             BLOCK=segments.block,
+            PARTS=parts,
             num_warps=8,
         )
     # autograd does not see the kernel write: with this, a backward pass that needs what was overwritten raises.

@@ -94,6 +94,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seeding": set(),
     "schedules": set(),
     "masks": set(),
+    "radix_kernels": set(),
+    "radix_select": {"masks", "radix_kernels"},
     "models": set(),
     "inits": {"seeding"},
     "data": {"seeding"},
