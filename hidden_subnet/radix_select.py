@@ -35,8 +35,11 @@ BLOCK = 8192
 """Weights that one program looks at: 32 a thread."""
 
 _APPLY = 2048
+"""The same where masks are applied: scores and weights are both in registers there."""
 _CHUNK = 1024
+"""Counts of later blocks that are added up at a time."""
 _DIGITS = ((31, 20), (20, 10), (10, 0))
+"""Which bits each pass decides, from the first (exclusive) down to the second."""
 
 
 def has_triton() -> bool:
@@ -54,7 +57,7 @@ def available(device: torch.device) -> bool:
         return os.environ.get("TRITON_INTERPRET") == "1" and has_triton()
     if device.type != "cuda" or torch.version.cuda is None:
         return False
-    return torch.cuda.get_device_capability(device) >= (7, 0) and has_triton()
+    return torch.cuda.get_device_capability(device) >= (7, 5) and has_triton()
 
 
 def _layout(tensor: Tensor) -> tuple[int, int] | None:
