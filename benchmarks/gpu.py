@@ -7,9 +7,11 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from benchmarks.network import CIFAR, Shape, batch_of, network, optimizer_of
 from benchmarks.timing import Row, by_turns, ratios
+from hidden_subnet.course import Course
 from hidden_subnet.data.batches import Batches
 from hidden_subnet.data.info import INFO
 from hidden_subnet.layers import masked_layers
@@ -61,7 +63,7 @@ def _clock(device: str) -> Callable[[], float]:
     return finished
 
 
-def _masked(name: str, shape: Shape, classes: int, device: str, width: float) -> torch.nn.Module:
+def _masked(name: str, shape: Shape, classes: int, device: str, width: float) -> tuple[torch.nn.Module, Course]:
     """As a run masks it, with whatever makes its masks on this device."""
     model = network(name, width, None, shape=shape, classes=classes, bf16=True, channels_last=True, device=device)
     config = Config(
@@ -72,18 +74,20 @@ def _masked(name: str, shape: Shape, classes: int, device: str, width: float) ->
     )
     course = put_masks(model, config)
     course.begin_epoch(0)
-    course.before_step(0)
-    return model
+    return model, course
 
 
 def _mask(device: str, width: float, steps: int, rounds: int) -> list[float]:
     """Microseconds from the scores of all layers to their effective weights."""
-    model = _masked("resnet50", IMAGENET, 1000, device, width)
+    model, course = _masked("resnet50", IMAGENET, 1000, device, width)
     layers = [layer for _, layer in masked_layers(model)]
 
     @torch.no_grad()
     def make() -> None:
-        for _ in range(steps):
+        for step in range(steps):
+            for layer in layers:  # as an optimizer's step does
+                increment_version(layer.scores)
+            course.before_step(step)
             for layer in layers:
                 layer.effective_weight()
 
@@ -96,15 +100,17 @@ def _step(
     """Replayed steps, as with train.cuda_graph: else it is the host that is measured, which launches the kernels."""
     given = batch_of(batch, shape, device)
     floor = network(name, width, None, shape=shape, classes=classes, bf16=True, channels_last=True, device=device)
-    rivals = (_masked(name, shape, classes, device, width), floor)
+    rivals = (_masked(name, shape, classes, device, width), (floor, None))
     seconds: tuple[list[float], list[float]] = ([], [])
     for i in range(rounds):
         for which in (0, 1) if i % 2 else (1, 0):
-            seconds[which].append(_replaying(rivals[which], given, device, steps))
+            seconds[which].append(_replaying(*rivals[which], given, device, steps))
     return ratios(*seconds)
 
 
-def _replaying(model: torch.nn.Module, batch: tuple[Tensor, Tensor], device: str, steps: int) -> float:
+def _replaying(
+    model: torch.nn.Module, course: Course | None, batch: tuple[Tensor, Tensor], device: str, steps: int
+) -> float:
     """Seconds of so many steps, once a step is recorded."""
     clock, times = _clock(device), []
 
@@ -117,8 +123,13 @@ def _replaying(model: torch.nn.Module, batch: tuple[Tensor, Tensor], device: str
         times.append(clock())
 
     sums = Sums(device)
-    train_epoch(model, batches(), optimizer_of(model), 0.0, sums, lambda: None, faster=_graph(device, len(batch[1])))
+    optimizer, faster = optimizer_of(model), _graph(device, len(batch[1]))
+    train_epoch(model, batches(), optimizer, 0.0, sums, lambda: None, _before(course), faster=faster)
     return times[1] - times[0]
+
+
+def _before(course: Course | None) -> Callable[[], None]:
+    return lambda: None if course is None else course.before_step(0)
 
 
 def _graph(device: str, size: int) -> Callable[[Step], Step]:
@@ -130,12 +141,12 @@ def _images_per_second(device: str, width: float, batch: int, images: int, round
     pixels = torch.randint(0, 256, (images, *CIFAR), dtype=torch.uint8)
     labels = torch.arange(images) % 10
     batches = Batches(pixels, labels, INFO["cifar10"], batch_size=batch, crop=4, flip=True, device=device)
-    model = _masked("conv4", CIFAR, 10, device, width)
-    optimizer = optimizer_of(model)
+    model, course = _masked("conv4", CIFAR, 10, device, width)
+    optimizer, before = optimizer_of(model), _before(course)
 
     def epoch() -> None:
-        sums = Sums(device)
-        train_epoch(model, batches.epoch(0, 0), optimizer, 0.0, sums, lambda: None, faster=_graph(device, batch))
+        sums, faster = Sums(device), _graph(device, batch)
+        train_epoch(model, batches.epoch(0, 0), optimizer, 0.0, sums, lambda: None, before, faster=faster)
         sums.means()
 
     return [images / s for s in by_turns({"": epoch}, rounds, _clock(device))[""]]
@@ -143,11 +154,11 @@ def _images_per_second(device: str, width: float, batch: int, images: int, round
 
 def _waits(device: str, width: float, batch: int, steps: int) -> float:
     """How often a step of conv4 waits for the device, as torch itself reports it."""
-    model, (images, labels) = _masked("conv4", CIFAR, 10, device, width), batch_of(batch, CIFAR, device)
+    (model, course), (images, labels) = _masked("conv4", CIFAR, 10, device, width), batch_of(batch, CIFAR, device)
     optimizer, sums = optimizer_of(model), Sums(device)
 
     def train() -> None:
-        train_epoch(model, [(images, labels)] * steps, optimizer, 0.0, sums, lambda: None)
+        train_epoch(model, [(images, labels)] * steps, optimizer, 0.0, sums, lambda: None, _before(course))
 
     train()
     if device != "cuda":

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from hidden_subnet.identity import seed_of
 from hidden_subnet.inits import fans
-from hidden_subnet.layers import fill_scores, masked_layers
+from hidden_subnet.layers import Masked, fill_scores, masked_layers
 from hidden_subnet.methods import sampled
-from hidden_subnet.methods.budget import Budget, GlobalBudget, LayerwiseBudget
+from hidden_subnet.methods.budget import Budget, GlobalBudget
 from hidden_subnet.methods.method import Method
+from hidden_subnet.methods.segmented import layerwise
 from hidden_subnet.methods.warmup_then_prune import WarmupRule
 from hidden_subnet.schedules import prune_rate_at
 from hidden_subnet.settings import Config, Evaluation, PruningName, Sampled, ScoreInit, WarmupThenPrune
@@ -61,16 +62,19 @@ def masked_course(model: nn.Module, config: Config, method: Method) -> Course:
     if isinstance(config.method, Sampled):
         course = _sampled(model, config, config.method, method)
     else:
-        budget = _budget(config, [layer.scores for _, layer in layers], [fans(layer.weight)[0] for _, layer in layers])
-        course = _budgeted(model, config, method, budget)
+        course = _budgeted(model, config, method, _budget(config, [layer for _, layer in layers], method))
     course.before_evaluation(0)
     return course
 
 
-def _budget(config: Config, scores: Sequence[nn.Parameter], fan_ins: Sequence[int]) -> Budget:
+def _budget(config: Config, layers: Sequence[Masked], method: Method) -> Budget:
+    scores = [layer.scores for layer in layers]
     if config.pruning.name is PruningName["global"]:
+        fan_ins = [fans(layer.weight)[0] for layer in layers]
         return GlobalBudget(scores, fan_ins, config.prune_rate, config.pruning.floor)
-    return LayerwiseBudget(scores, config.prune_rate)
+    # Where the scores begin as the weights, they are what is trained and masked.
+    weights = scores if method.stream is None else [layer.weight for layer in layers]
+    return layerwise(scores, weights, config.prune_rate)
 
 
 def _budgeted(model: nn.Module, config: Config, method: Method, budget: Budget) -> Course:

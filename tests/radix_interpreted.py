@@ -2,13 +2,21 @@
 
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from silence import QUIET
+from test_experiment import assert_same_run, small
+from torch import Tensor, nn
 
+from hidden_subnet import step_graph
+from hidden_subnet.execute import execute
 from hidden_subnet.masks import Scratch, topk_mask
+from hidden_subnet.methods import segmented
+from hidden_subnet.methods.budget import LayerwiseBudget
 from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.methods.segmented import layerwise
 from hidden_subnet.radix_select import (
     Segments,
     apply_segments,
@@ -19,6 +27,7 @@ from hidden_subnet.radix_select import (
     supported,
     topk_mask_segments,
 )
+from hidden_subnet.settings import Config, WarmupThenPrune
 
 assert os.environ["TRITON_INTERPRET"] == "1"
 BLOCK = 16
@@ -204,3 +213,62 @@ def test_what_the_kernels_do_not_take() -> None:
             keep_counts(segments, [wrong])
     with pytest.raises(ValueError, match="does not lie in memory"):
         segments.alike([random(6, 4).t()])
+
+
+@pytest.mark.parametrize("method", ["edge_popup", "dnw", "warmup_then_prune", "random_trained"])
+@pytest.mark.parametrize("fast", [{}, {"channels_last": True}, {"cuda_graph": True}], ids=["", "last", "graph"])
+def test_a_run_is_the_same_with_and_without(
+    method: str, fast: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels write the effective weights of every step, under a rate that rises from epoch to epoch."""
+    monkeypatch.setattr(step_graph, "cuda_graph", lambda step: step)  # which needs a GPU
+
+    def config(out: str) -> Config:
+        made = small(tmp_path / out, method, batch_size=128, epochs=2, **fast)
+        made.model.width = 0.05
+        if isinstance(made.method, WarmupThenPrune):
+            made.method.weight_epochs = 1
+        elif method != "random_trained":
+            made.pruning.ramp_epochs = 1
+        return made
+
+    launched: list[int] = []
+    apply = segmented.apply_segments
+    monkeypatch.setattr(segmented, "apply_segments", lambda *given: (launched.append(1), apply(*given)))
+    kernels = execute(config("kernels"), QUIET)
+    assert len(launched) > (2 if method == "random_trained" else 8)
+    monkeypatch.setattr(segmented, "supported", lambda scores: False)
+    plain = execute(config("plain"), QUIET)
+    assert kernels.state == plain.state == "done", (kernels.message, plain.message)
+    assert_same_run(plain.folder, kernels.folder)
+
+
+def test_kernels_that_fail_or_differ_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, weights = [nn.Parameter(random(20)), nn.Parameter(random(7, seed=1))], [random(20, seed=2), random(7)]
+    assert isinstance(layerwise(scores, weights, 0.5), segmented.SegmentedBudget)
+    monkeypatch.setattr(segmented, "topk_mask", lambda scores, keep: torch.ones_like(scores, dtype=torch.bool))
+    with pytest.warns(UserWarning, match=r"by torch\.topk.*the mask of weight 1, \(20,\), differs"):
+        assert isinstance(layerwise(scores, weights, 0.5), LayerwiseBudget)
+
+    def fail(*given: object) -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(segmented, "select_segments", fail)
+    with pytest.warns(UserWarning, match=r"since the kernels fail here \(OSError: no compiler\)"):
+        assert isinstance(layerwise(scores, weights, 0.5), LayerwiseBudget)
+
+
+def test_scores_that_changed_need_a_refresh_and_another_weight_none() -> None:
+    scores, weight = nn.Parameter(random(4, 5)), random(4, 5, seed=1)
+    budget = layerwise([scores], [weight], 0.5)
+    [choice] = budget.choices()
+    budget.refresh()
+    assert torch.equal(choice.apply_mask(scores.detach(), weight), weight * topk_mask(scores.detach(), 10))
+    other = random(4, 5, seed=2)  # as the controls redraw them
+    assert torch.equal(choice.apply_mask(scores.detach(), other), other * topk_mask(scores.detach(), 10))
+    scores.detach().neg_()
+    with pytest.raises(RuntimeError, match="refresh"):
+        choice.apply_mask(scores.detach(), weight)
+    budget.set_rate(0.8)
+    budget.refresh()
+    assert int((choice.apply_mask(scores.detach(), weight) != 0).sum()) == int(choice.mask(scores.detach()).sum()) == 4

@@ -100,7 +100,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inits": {"seeding"},
     "data": {"seeding"},
     "layers": {"inits", "seeding"},
-    "methods": {"layers", "masks", "seeding"},
+    "methods": {"layers", "masks", "radix_select", "seeding"},
     "course": {"settings", "identity", "inits", "layers", "methods", "schedules"},
     "training": {"layers"},
     "settings": set(),

@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 with_triton = pytest.mark.skipif(not has_triton(), reason="needs Triton 3.8")
 
 
+@pytest.mark.slow
 @with_triton
 def test_in_the_interpreter() -> None:
     """A process of its own: Triton decides when it is imported whether it interprets."""
@@ -76,6 +77,7 @@ def ptx(kernel: Any, capability: int, **constants: Any) -> str:
     return assembler
 
 
+@pytest.mark.slow
 @with_triton
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile_and_move_four_words_at_a_time(
