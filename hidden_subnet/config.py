@@ -52,11 +52,11 @@ def _preset(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is no preset: it must have common:, settings and their values, or a list grids: of such"
         )
-    common, grids = content.pop("common", {}), content.pop("grids", [{}])
-    if content:
+    common, grids, hydra = content.pop("common", {}), content.pop("grids", [{}]), content.pop("hydra", {})
+    if content or not isinstance(hydra, dict):
         raise ValueError(
-            f"{path} is no preset: it has {', '.join(map(str, content))}; settings and their values stand under "
-            "common: or in the list grids:"
+            f"{path} is no preset: it has {', '.join(map(str, content)) or hydra}; settings and their values stand "
+            "under common: or in the list grids:, those of Hydra's parts under hydra:"
         )
     if not isinstance(common, dict) or not isinstance(grids, list) or not all(isinstance(each, dict) for each in grids):
         raise ValueError(
@@ -65,8 +65,6 @@ def _preset(path: Path) -> dict[str, Any]:
         )
     filled = [{**_without(common, grid), **grid} for grid in grids]
     for key, value in (item for grid in filled for item in grid.items()):
-        if str(key).startswith(("hydra", "sweep")):
-            raise ValueError(f"{path} is no preset: {key}: is none of its settings; it stands on the command line")
         if value == []:
             raise ValueError(f"{path} is no preset: {key}: has no values")
         if isinstance(value, dict):
@@ -77,7 +75,7 @@ def _preset(path: Path) -> dict[str, Any]:
     if not any(filled):
         raise ValueError(f"{path} is no preset: it names no setting; give common:, or the list grids:")
     # Its mode makes it a sweep by itself: otherwise `sweep=...` would need -m beside it.
-    return {"hydra": {"mode": "MULTIRUN"}, "grids": filled}
+    return {"hydra": {**hydra, "mode": "MULTIRUN"}, "grids": filled}
 
 
 def _without(common: dict[Any, Any], grid: dict[Any, Any]) -> dict[Any, Any]:

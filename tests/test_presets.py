@@ -159,13 +159,11 @@ def test_tied_settings_need_a_value_each(rows: Any) -> None:
         "",
         "grids: []",
         "grid: [{seed: 1}]",
-        "hydra: {launcher: {workers: 1}}\ncommon: {seed: 1}",
+        "hydra: local\ncommon: {seed: 1}",
         "common: {train: {epochs: 1}}",
         "common: {seed: [0, 1]}\ncommon: {seed: 2}",
         "common: {data: \xff}",
         "common: {seed: []}",
-        "grids: [{sweep: smoke}]",
-        "common: {hydra/launcher: basic}",
     ],
 )
 def test_what_is_no_preset_is_named_when_it_is_chosen(tmp_path: Path, content: str) -> None:
@@ -173,6 +171,19 @@ def test_what_is_no_preset_is_named_when_it_is_chosen(tmp_path: Path, content: s
     register(tmp_path, ["-m", "sweep=mine_too"])  # another is none of its business
     with pytest.raises(ValueError, match=r"mine\.yaml is no preset: \S+"):
         register(tmp_path, ["-m", "sweep=mine"])
+
+
+@pytest.mark.parametrize("key", ["sweep", "hydra/launcher", "hydra.launcher.workers"])
+def test_what_is_no_setting_of_a_run_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"grids: {key}: is no setting of a run"):
+        expand(OverridesParser.create(), [], [{key: "smoke"}])
+
+
+def test_a_preset_may_say_how_it_is_launched(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("hydra: {launcher: {workers: 1}}\ncommon: {seed: 1}\n")
+    register(tmp_path)
+    node = ConfigStore.instance().load("sweep/mine.yaml").node
+    assert node.hydra == {"launcher": {"workers": 1}, "mode": "MULTIRUN"}
 
 
 def test_one_preset_at_a_time() -> None:

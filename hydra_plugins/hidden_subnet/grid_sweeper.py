@@ -7,6 +7,7 @@ starts, and ends in a table and a figure.
 
 import itertools
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,6 +129,8 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
     for grid in preset:
         axes: list[list[tuple[str, ...]]] = []
         for key, value in grid.items():
+            if re.match(r"(hydra|sweep)\b", key):
+                raise ConfigError(f"grids: {key}: is no setting of a run; give it on the command line")
             if "," in key:
                 axes.append(_tied(key, value, keys))
             # A method that the command line replaces takes its own options with it.
