@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import augmentation, epoch, gpu, levers, mask, memory, runs, step
+from benchmarks import augmentation, epoch, gpu, gpu_sweep, levers, mask, memory, runs, step
 from benchmarks.timing import Row
 from hidden_subnet.memory import keep_freed_memory
 
@@ -58,6 +58,10 @@ TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
     "gpu": (
         partial(gpu.rows, "cuda", width=1.0, batch=128, images=50_000, steps=20, rounds=5),
         partial(gpu.rows, "cuda", width=0.1, batch=8, images=64, steps=2, rounds=1),
+    ),
+    "gpu_sweep": (
+        partial(gpu_sweep.rows, "cuda", width=1.0, images=50_000, batch=128, epochs=100, rates=9, seeds=5),
+        partial(gpu_sweep.rows, "cuda", width=0.05, images=200, batch=32, epochs=1, rates=2, seeds=1),
     ),
 }
 

@@ -95,7 +95,7 @@ def _with_loader(width: float, pixels: Tensor, labels: Tensor, batch: int) -> Ca
 class _TopKMask(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, magnitudes: Tensor, keep: int) -> Tensor:
-        flat = torch.zeros(magnitudes.numel())
+        flat = torch.zeros(magnitudes.numel(), device=magnitudes.device)
         flat[torch.topk(magnitudes.flatten(), keep, sorted=False).indices] = 1
         return flat.view_as(magnitudes)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import augmentation, epoch, gpu, mask, memory, runs, step
+from benchmarks import augmentation, epoch, gpu, gpu_sweep, mask, memory, runs, step
 from benchmarks.epoch import TopKMaskRule
 from benchmarks.sort_mask import SortRule
 from benchmarks.timing import Row, by_turns, ratios
@@ -65,6 +65,7 @@ def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         "accuracy of bf16, conv2 on digits, 1 epochs",
         "python launch.py --help",
         "H100",
+        gpu_sweep.TOPIC,
     ):
         assert topics.pop(other)
     [mine, floor, _] = topics.pop("memory of a step of conv2, batch 4")
@@ -96,6 +97,15 @@ def test_a_row_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         benchmarks.main()
     assert "masks: there is no such row; choose among mask, step" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_sweep_on_a_gpu_works_on_a_cpu() -> None:
+    rows = gpu_sweep.rows("cpu", width=0.05, images=200, batch=32, epochs=1, rates=2, seeds=1)
+    sweep, script, ratio = (row.samples[0] for row in rows)
+    assert sweep > 0
+    assert ratio == pytest.approx(script / sweep)
+    assert [row.goal for row in rows] == [20.0, None, 2.5]
 
 
 def test_the_rows_of_a_gpu_work_on_a_cpu() -> None:
