@@ -1,13 +1,10 @@
 """Execute one run in this process: claim it, skip what is done, mirror to trackers, and record how it ended."""
 
-import signal
-import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hidden_subnet import claims, owners, provenance, record
@@ -15,11 +12,10 @@ from hidden_subnet.experiment import choose_device, follow, run
 from hidden_subnet.fit import Hooks, InterruptedRun, Row
 from hidden_subnet.ranks import team_of_tasks
 from hidden_subnet.settings import Config
+from hidden_subnet.signals import stop_signals
 from hidden_subnet.tasks import Meeting, meeting
 from hidden_subnet.trackers import Tracker, open_trackers
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-"""Each asks a run to save and stop."""
 EXIT_CODES = {"done": 0, "skipped": 0, "followed": 0, "failed": 1, "busy": 1, "interrupted": 130}
 
 
@@ -191,34 +187,3 @@ def _passed_over(attempt: claims.Attempt) -> Outcome:
     else:
         message = f"{attempt.run} was removed while it was being executed; the same command begins it anew"
     return Outcome("busy", attempt.run, message=message)
-
-
-def heeded() -> list[signal.Signals]:
-    """The signals that ask to save and stop: not those that we were started to ignore (nohup, a shell's &)."""
-    return [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-
-
-@contextmanager
-def stop_signals(*, insist: bool = True) -> Iterator[Callable[[], bool]]:
-    """Within it the first INT, TERM, HUP or USR2 asks the run to save and stop.
-
-    With `insist` a second one acts at once as ever. Without, it changes nothing: Slurm signals every process of a
-    step, and a worker its runs, so that one wish comes twice.
-    """
-    received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if insist:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-            print("stops at the next step and saves; once more to stop at once", file=sys.stderr)
-
-    for each in heeded():
-        before[each] = signal.signal(each, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hidden_subnet.signals import signals_held
 from hidden_subnet.tasks import Meeting
 
 TIMEOUT = timedelta(minutes=10)
 """Of a rank that waits for another, which may be reading images or saving."""
 PR_SET_PDEATHSIG = 1
-HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 T = TypeVar("T")
 
@@ -140,12 +140,9 @@ def team_of(size: int, device: str, follow: Callable[..., None], arguments: tupl
     others = [context.Process(target=_other, args=(rank, *start), name=f"rank {rank}") for rank in range(1, size)]
     # They begin with the signals blocked, and stay so: the terminal and Slurm signal every process of a run.
     resource_tracker.ensure_running()  # here, since in starting it unblocks INT and TERM
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    try:
+    with signals_held():
         for process in others:
             process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         if sys.platform == "linux":  # the host's name need not lead anywhere
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -98,7 +98,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "radix_select": {"masks", "radix_kernels"},
     "models": set(),
     "inits": {"seeding"},
-    "data": {"seeding"},
+    "data": {"seeding", "signals"},
+    "signals": set(),
     "layers": {"inits", "seeding"},
     "methods": {"layers", "masks", "radix_select", "seeding"},
     "course": {"settings", "identity", "inits", "layers", "methods", "schedules"},
@@ -169,6 +170,8 @@ def loaded_with(name: str) -> set[str]:
         "hidden_subnet.sweep.slurm",
         "hidden_subnet.sweep.job",
         "hidden_subnet.sweep.manifest",
+        "hidden_subnet.sweep.sweep",
+        "hidden_subnet.sweep.forking",
         *(name for name in OURS if name.startswith("hydra_plugins.")),
     ],
 )

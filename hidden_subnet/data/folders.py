@@ -21,8 +21,9 @@ from torchvision.transforms import v2
 from hidden_subnet.data.batches import normalised, scale_and_shift
 from hidden_subnet.data.info import DataError, Info
 from hidden_subnet.data.interfaces import WHOLE, rows
-from hidden_subnet.data.worker import begin_worker, multiprocessing_context, signals_held
+from hidden_subnet.data.worker import begin_worker, multiprocessing_context
 from hidden_subnet.seeding import derive, generator
+from hidden_subnet.signals import signals_held
 
 EVALUATION_BATCH = 128
 

@@ -5,24 +5,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
-"""Ctrl-C and Slurm reach every process of a run, which saves and stops on them: until then it needs its workers."""
+from hidden_subnet.signals import SIGNALS
 
 PR_SET_PDEATHSIG = 1
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Within it new processes begin with the signals blocked; what comes for this one waits for the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def multiprocessing_context() -> str | None:

@@ -20,6 +20,7 @@ from hidden_subnet.ranks import cores
 from hidden_subnet.settings import Config
 from hidden_subnet.subnetwork import put_masks
 from hidden_subnet.sweep import pool
+from hidden_subnet.sweep.forking import fork_server
 from hidden_subnet.sweep.gpus import hold_one
 from hidden_subnet.training import Sums, train_epoch
 
@@ -88,7 +89,7 @@ def choose(speed_of: Callable[[int], float | None], most: int) -> tuple[int, lis
 
 def together(config: Config, gpu: str, runs: int, seconds: float = SECONDS) -> float | None:
     """Training steps a second of so many runs of `config` on one GPU; None where one of them fails."""
-    context = pool.fork_server()
+    context = fork_server()
     start = context.Barrier(runs)
     threads = max(1, cores() // runs)
     pipes, processes = [], []

@@ -11,7 +11,6 @@ import signal
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,18 +20,18 @@ import torch
 
 from hidden_subnet import claims, record
 from hidden_subnet.check import ConfigError
-from hidden_subnet.execute import SIGNALS, Display, Origin, execute, stop_signals
+from hidden_subnet.execute import Display, Origin, execute
 from hidden_subnet.experiment import require_devices
 from hidden_subnet.ranks import cores
 from hidden_subnet.settings import Config, Device
+from hidden_subnet.signals import SIGNALS, stop_signals
 from hidden_subnet.sweep import manifest
+from hidden_subnet.sweep.forking import fork_server
 from hidden_subnet.sweep.gpus import hold, visible_gpus
 from hidden_subnet.sweep.job import Job
 from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.slurm import allotted_cpus
 
-# The last ones are slow to import and come in only when a run first needs them; torch's optimizers pull in _dynamo.
-PRELOAD = ["hidden_subnet.execute", "torch._dynamo", "wandb", "wandb.sdk.launch", "requests"]
 NO_GPU, NO_CLAIM = "no gpu", "no claim"
 NO_MEMORY = "OutOfMemoryError"
 """torch's, of a GPU."""
@@ -170,26 +169,6 @@ def make_room(child: Child, slots: Slots) -> Slots | None:
     job.state, job.message, job.final = "interrupted", message, False
     count = max(1, slots.count - len(slots.gpus))
     return replace(slots, count=count, jobs_per_gpu=slots.jobs_per_gpu - 1)
-
-
-def fork_server() -> "multiprocessing.context.ForkServerContext":
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    # It inherits that signals are blocked: Ctrl-C reaches it from the terminal, and Slurm signals every process of a
-    # step. So do its children, for whom they wait until there is a handler. And these import the package that this
-    # process imported, which need not be the installed one.
-    resource_tracker.ensure_running()  # here, since in starting it unblocks INT and TERM
-    before, path = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS), os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), path]))
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if path is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = path
-    return context
 
 
 def _stop_with_parent() -> None:

@@ -8,6 +8,7 @@ from hidden_subnet.owners import Observer, slurm_task
 from hidden_subnet.prepare import prepare
 from hidden_subnet.report.console import count, make_console, say
 from hidden_subnet.sweep import manifest
+from hidden_subnet.sweep.forking import load_ahead
 from hidden_subnet.sweep.job import jobs_of
 from hidden_subnet.sweep.packing import slots_for
 from hidden_subnet.sweep.slurm import requeue, should_requeue, states
@@ -38,6 +39,7 @@ def serve(folder: Path, *, workers: int | None, jobs_per_gpu: int | None, requeu
         again = "the command that launched the sweep tries these again"
         say(console, f"nothing is left to run: {failed} of {runs} failed, {again}")
         return 1
+    load_ahead(todo)
     prepare(todo)
     slots = slots_for(todo, workers, jobs_per_gpu, partial(say, console))
     say(

@@ -19,6 +19,7 @@ from hidden_subnet.report.runs import STATES, read_run
 from hidden_subnet.report.table import summarise, table
 from hidden_subnet.settings import Config
 from hidden_subnet.sweep import manifest
+from hidden_subnet.sweep.forking import load_ahead
 from hidden_subnet.sweep.job import Job, jobs_of
 from hidden_subnet.sweep.manifest import Sweep
 from hidden_subnet.sweep.progress import Progress
@@ -34,12 +35,20 @@ def run_sweep(
     configs: list[Config], label: str, workers: int | None, jobs_per_gpu: int | None = 1, *, report: bool = True
 ) -> tuple[list[Job], int]:
     """A sweep on this machine, in as many slots as it has GPUs or cores (or `workers`); the jobs and the exit code."""
-    return launch(configs, label, partial(_execute_here, workers, jobs_per_gpu), report=report)
+    return launch(configs, label, partial(_execute_here, workers, jobs_per_gpu), load_ahead, report=report)
 
 
-def launch(configs: list[Config], label: str, execute: Execute, *, report: bool = True) -> tuple[list[Job], int]:
+def launch(
+    configs: list[Config],
+    label: str,
+    execute: Execute,
+    begin: Callable[[list[Config]], None] = lambda todo: None,
+    *,
+    report: bool = True,
+) -> tuple[list[Job], int]:
     """Have `execute` do what is not done, print table and paths; returns the jobs and the exit code.
 
+    `begin` is called as soon as it is known that there is something to do, before torch is loaded.
     Without `report` only the failures are told: the runs are a part of something that ends in a table of its own.
     """
     console = make_console()
@@ -48,6 +57,7 @@ def launch(configs: list[Config], label: str, execute: Execute, *, report: bool 
     already = f", {known} of them finished before (force=true runs them anew)" if known else ""
     say(console, f"sweep {manifest.sweep_name(label, configs)}: {count(len(configs), 'run')}{already}")
     if todo:
+        begin(todo)
         from hidden_subnet.prepare import prepare  # here is where torch loads
 
         prepare(todo)

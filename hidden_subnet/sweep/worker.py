@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait as wait_for_one
 from pathlib import Path
 
-from hidden_subnet.execute import SIGNALS, Origin, heeded
+from hidden_subnet.execute import Origin
 from hidden_subnet.owners import BEATS, Observer, this_host, this_process
 from hidden_subnet.settings import OnError
+from hidden_subnet.signals import SIGNALS, heeded
 from hidden_subnet.sweep import manifest, pool
 from hidden_subnet.sweep.job import Job, jobs_of, look
 from hidden_subnet.sweep.manifest import Sweep
