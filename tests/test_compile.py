@@ -4,19 +4,26 @@ import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from silence import QUIET
 from test_experiment import assert_same_run, interrupt, small, trained
-from torch import nn
+from torch import fx, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
 
 from hidden_subnet import check, speed, step_graph
 from hidden_subnet.check import ConfigError
 from hidden_subnet.execute import execute
 from hidden_subnet.identity import folder_name
-from hidden_subnet.layers import masked_layers
+from hidden_subnet.inits import fill
+from hidden_subnet.layers import fill_scores, mask_layers, masked_layers
+from hidden_subnet.masks import Scratch, topk_mask
+from hidden_subnet.methods.edge_popup import EdgePopupRule, TopKRule, masked_weight
+from hidden_subnet.models.build import build
 from hidden_subnet.settings import (
     METHODS,
     Config,
@@ -97,6 +104,47 @@ def test_networks_are_one_graph(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert all(layer.scores.grad is not None for _, layer in masked_layers(network))
     torch.manual_seed(0)
     assert torch.equal(network(images), logits)
+
+
+def network_with(rule: type[TopKRule | EdgePopupRule], channels_last: bool) -> nn.Module:
+    made = build("conv2", 0.125, (1, 8, 8), 10)
+    fill(made, "signed_constant", "fan_in", 1.0, seed=0)
+    made.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+    choice = partial(TopKRule, scratch=Scratch())
+    mask_layers(made, lambda n: choice(n // 3) if rule is TopKRule else EdgePopupRule(choice(n // 3)))
+    fill_scores(made, seed=0, stream="scores")
+    return made
+
+
+@pytest.mark.parametrize("rule", [TopKRule, EdgePopupRule])
+@pytest.mark.parametrize("channels_last", [False, True], ids=["", "channels_last"])
+def test_whoever_compiles_a_masked_network_has_one_graph(
+    rule: type[TopKRule | EdgePopupRule], channels_last: bool
+) -> None:
+    """Masks and all: the rule is one operation there."""
+    plain, other = network_with(rule, channels_last), network_with(rule, channels_last)
+    torch.compiler.reset()
+    graphs: list[fx.GraphModule] = []
+
+    def compiler(graph: fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return make_boxed_func(graph.forward)
+
+    logits = torch.compile(other, fullgraph=True, backend=aot_autograd(fw_compiler=compiler))(IMAGES)
+    assert "hidden_subnet.masked_weight" in str(graphs[0].code)
+    expected = plain(IMAGES)
+    assert torch.equal(logits, expected)
+    a, b = gradients(plain, expected), gradients(other, logits)
+    assert a.keys() == b.keys() == {f"{path}.scores" for path, _ in masked_layers(plain)}
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+@pytest.mark.parametrize("keep", [1, 50, 4999, 5000])
+def test_the_operation_keeps_what_torch_asks_of_one(keep: int) -> None:
+    scores = torch.randn(5000, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weight = torch.randn(5000)
+    torch.library.opcheck(masked_weight, (scores, weight, keep))
+    assert torch.equal(masked_weight(scores, weight, keep), weight * topk_mask(scores, keep))
 
 
 @pytest.mark.slow

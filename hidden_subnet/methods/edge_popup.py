@@ -31,6 +31,29 @@ class _TopK(torch.autograd.Function):
         return torch.sign(scores).mul_(weight).mul_(grad), None, None
 
 
+@torch.library.custom_op("hidden_subnet::masked_weight", mutates_args=())
+def masked_weight(scores: Tensor, weight: Tensor, keep: int) -> Tensor:
+    """TopKRule as one operation, which torch.compile leaves whole: a network that one compiles has no graph break."""
+    return TopKRule(keep, Scratch()).apply_mask(scores, weight)
+
+
+@masked_weight.register_fake
+def _(scores: Tensor, weight: Tensor, keep: int) -> Tensor:
+    return torch.empty_like(weight)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    scores, weight = ctx.saved_tensors
+    return torch.sign(scores) * weight * grad, None, None
+
+
+masked_weight.register_autograd(_straight_through, setup_context=_keep_inputs)
+
+
 class EdgePopupRule:
     """edge-popup over whatever choice the budget makes."""
 
@@ -38,6 +61,8 @@ class EdgePopupRule:
         self.choice = choice
 
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
+        if isinstance(self.choice, TopKRule):
+            return self.choice(scores, weight)
         effective: Tensor = _TopK.apply(scores, weight, self.choice)  # type: ignore[no-untyped-call]
         return effective
 
@@ -58,7 +83,11 @@ class TopKRule:
         self._user: weakref.ref[Any] | None = None
 
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
-        effective: Tensor = _TopK.apply(scores, weight, self)  # type: ignore[no-untyped-call]
+        effective: Tensor
+        if torch.compiler.is_compiling():
+            effective = masked_weight(scores, weight, self.keep)
+        else:
+            effective = _TopK.apply(scores, weight, self)  # type: ignore[no-untyped-call]
         return effective
 
     def mask(self, scores: Tensor) -> Tensor:
