@@ -1,5 +1,6 @@
 """train.profile: a trace of a few steps of the training, for one who wants to see where a step's time goes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ def profiled(folder: Path, device: str, in_all: int, hooks: Hooks) -> Iterator[H
 
     Where the training has fewer steps `in_all`, its last three. Changes no number of the training.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells on stderr that it starts and stops, and of a missing GPU
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
     trace = profile(activities=activities, record_shapes=True)
     first = max(0, min(SKIPPED, in_all - STEPS))
