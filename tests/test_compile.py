@@ -139,7 +139,7 @@ def test_whoever_compiles_a_masked_network_has_one_graph(
     assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-@pytest.mark.parametrize("keep", [1, 50, 4999, 5000])
+@pytest.mark.parametrize("keep", [1, 5000])
 def test_the_operation_keeps_what_torch_asks_of_one(keep: int) -> None:
     scores = torch.randn(5000, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight = torch.randn(5000)

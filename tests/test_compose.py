@@ -112,6 +112,7 @@ def random_job(source: random.Random) -> list[str]:
     return job
 
 
+@pytest.mark.slow
 def test_random_jobs_are_composed_as_hydra_composes_them(
     context: HydraContext, plain: DictConfig, shared: Composer
 ) -> None:
@@ -125,7 +126,9 @@ def test_random_jobs_are_composed_as_hydra_composes_them(
     assert min(ended.count("config"), ended.count("error")) > 6  # or the jobs prove little
 
 
-@pytest.mark.parametrize("key", VALUES)
+@pytest.mark.parametrize(
+    "key", [key if index % 5 == 0 else pytest.param(key, marks=pytest.mark.slow) for index, key in enumerate(VALUES)]
+)
 def test_every_value_alone_is_as_hydra_has_it(
     context: HydraContext, plain: DictConfig, shared: Composer, key: str
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_preset_whose_values_follow_from_others(context: HydraContext) -> None
         assert composer.compose(job) == compose_job(context, given, job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_presets(context: HydraContext, shared: Composer, preset: str) -> None:
     given = master(context, f"sweep={preset}")

@@ -143,7 +143,14 @@ def accuracy(folder: Path, which: Any) -> float:
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "warmup_then_prune"])  # more epochs than here
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in ("edge_popup", "dense") else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHODS
+        if name != "warmup_then_prune"  # more epochs than here
+    ],
+)
 def test_renewed_statistics_go_on_and_come_back_bit_for_bit(tmp_path: Path, method: str) -> None:
     whole = execute(with_norm(tmp_path / "whole", method), QUIET)
     assert whole.result is not None, whole.message
@@ -177,6 +184,7 @@ def test_statistics_are_the_mean_over_batches() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_export_of_a_residual_network_needs_torch_only(tmp_path: Path) -> None:
     folder = execute(with_norm(tmp_path, epochs=1), QUIET).folder

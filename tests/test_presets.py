@@ -57,7 +57,12 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def of_size(path: Path) -> Any:
+    """The large ones take seconds."""
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (RUNS.get(path.stem, 0) > 60))
+
+
+@pytest.mark.parametrize("path", [of_size(path) for path in sorted((ROOT / "sweeps").glob("*.yaml"))])
 def test_every_preset_asks_a_question_and_composes(jobs: Jobs, path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
