@@ -6,7 +6,7 @@ import torchvision.transforms.functional as TF
 from scipy.stats import binomtest, chisquare
 from torch import Tensor
 
-from hidden_subnet.data.batches import Batches, EvaluationBatches, epoch_plan
+from hidden_subnet.data.batches import Batches, EvaluationBatches, _flipped, _taken, epoch_plan
 from hidden_subnet.data.info import INFO, Info
 from hidden_subnet.data.split import split
 
@@ -37,6 +37,18 @@ def test_normalises_as_written_out() -> None:
     # (raw / 4 - 0.5) / 0.25
     assert images.tolist() == [[[[-2.0, -1.0], [0.0, 2.0]]]]
     assert labels.tolist() == [7]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 8, 16])
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_images_are_mirrored_in_words_of_any_width(width: int, n: int) -> None:
+    pixels = torch.arange(n * 2 * 3 * width, dtype=torch.uint8).view(n, 2, 3, width)
+    which = torch.arange(n) % 2 == 0
+    for taken in (pixels, _taken(pixels, torch.arange(n)), pixels.float()):
+        mirrored = _flipped(taken, which)
+        assert mirrored.dtype == taken.dtype
+        for image, before, flip in zip(mirrored, taken, which.tolist(), strict=True):
+            assert torch.equal(image, before.flip(-1) if flip else before)
 
 
 def test_padding_is_black_before_normalisation() -> None:
