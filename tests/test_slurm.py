@@ -166,7 +166,7 @@ def test_launched_anew_at_once_after_a_stop(slurm: Cluster, tmp_path: Path) -> N
 
 
 def test_detached_sweep_is_watched_by_the_same_command(slurm: Cluster, tmp_path: Path) -> None:
-    sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *TINY]
+    sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG]  # or they are done before the second command
     said = launch(slurm, tmp_path, *sweep, "hydra.launcher.detach=true")
     assert said.returncode == 0, said.stdout + said.stderr
     assert f"scancel {tasks(tmp_path)[0].split('_')[0]}" in said.stdout
