@@ -63,7 +63,8 @@ def _preset(path: Path) -> dict[str, Any]:
             f"{path} is no preset: common: must map settings to values, as in 'seed: [0, 1]', and grids: must be a "
             "list of such mappings"
         )
-    filled = [{**_without(common, grid), **grid} for grid in grids]
+    # What a grid ties to another setting takes the place of a common one as well.
+    filled = [{**{key: common[key] for key in common if key not in names_in(grid)}, **grid} for grid in grids]
     for key, value in (item for grid in filled for item in grid.items()):
         if value == []:
             raise ValueError(f"{path} is no preset: {key}: has no values")
@@ -78,10 +79,9 @@ def _preset(path: Path) -> dict[str, Any]:
     return {"hydra": {**hydra, "mode": "MULTIRUN"}, "grids": filled}
 
 
-def _without(common: dict[Any, Any], grid: dict[Any, Any]) -> dict[Any, Any]:
-    """The common settings but those that the grid ties to another."""
-    tied = {name.strip() for key in grid for name in str(key).split(",")}
-    return {key: value for key, value in common.items() if key not in tied}
+def names_in(grid: dict[Any, Any]) -> set[str]:
+    """The settings that a grid of a preset names, alone or tied to others."""
+    return {name.strip() for key in grid for name in str(key).split(",")}
 
 
 def to_config(composed: Any) -> Config:

@@ -203,6 +203,10 @@ def test_an_option_of_a_method_goes_where_it_is_named() -> None:
         ["method=warmup_then_prune", "method.weight_epochs=3", "seed=1"],
         ["method=dense", "seed=1"],
     ]
+    tied = [{"method": "warmup_then_prune", "method.weight_epochs, prune_rate": [[2, 0.1], [4, 0.2]]}]
+    assert expand(OverridesParser.create(), given[:1], tied) == [
+        ["method=warmup_then_prune", f"prune_rate={rate}", given[0]] for rate in (0.1, 0.2)
+    ]
     # Where no grid names it, it goes to all, and is refused where it does not fit.
     assert expand(OverridesParser.create(), given[:1], [{"method": "dense"}]) == [["method=dense", given[0]]]
 

@@ -16,6 +16,10 @@ from hidden_subnet.masks import Scratch, select, surplus, topk_mask
 from hidden_subnet.methods.method import Choice, Method
 
 
+def _score_gradient(scores: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    return torch.sign(scores).mul_(weight).mul_(grad)
+
+
 class _TopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weight: Tensor, rule: Choice) -> Tensor:
@@ -28,7 +32,7 @@ class _TopK(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         scores, weight = ctx.saved_tensors
         ctx.rule.release(ctx)
-        return torch.sign(scores).mul_(weight).mul_(grad), None, None
+        return _score_gradient(scores, weight, grad), None, None
 
 
 @torch.library.custom_op("hidden_subnet::masked_weight", mutates_args=())
@@ -48,7 +52,7 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -
 
 def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     scores, weight = ctx.saved_tensors
-    return torch.sign(scores) * weight * grad, None, None
+    return _score_gradient(scores, weight, grad), None, None
 
 
 masked_weight.register_autograd(_straight_through, setup_context=_keep_inputs)

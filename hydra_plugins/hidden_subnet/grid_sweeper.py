@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hidden_subnet.check import ConfigError
+from hidden_subnet.config import names_in
 from hidden_subnet.identity import folder_name
 from hidden_subnet.settings import Config
 from hydra_plugins.hidden_subnet.compose import Composer
@@ -123,7 +124,7 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
     for override in given:
         if override.get_key_element() == "sweep" and override.is_sweep_override():
             raise ConfigError(f"{override.input_line}: one preset at a time; give each a command of its own")
-    named = {name.strip() for grid in preset for key in grid for name in key.split(",")}
+    named = {name for grid in preset for name in names_in(grid)}
     keys = {override.get_key_element().lstrip("+~") for override in given}
     jobs: dict[tuple[str, ...], None] = {}
     for grid in preset:
@@ -140,7 +141,7 @@ def expand(parser: OverridesParser, arguments: list[str], preset: list[dict[str,
         for override in given:
             key = override.get_key_element()
             # An option of one method goes to the grids that name it: in the others the method has no such thing.
-            if not key.startswith("method.") or key not in named or key in grid:
+            if not key.startswith("method.") or key not in named or key in names_in(grid):
                 axes.append([(line,) for line in _axis(override)])
         jobs |= dict.fromkeys(tuple(itertools.chain(*rows)) for rows in itertools.product(*axes))
     return [list(job) for job in jobs]
