@@ -6,8 +6,8 @@ that is read past its layer's forward is masked as a parameter, and looks the sa
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hidden_subnet.inits import fans, weights_of
+from hidden_subnet.remade import pays
 from hidden_subnet.seeding import generator
 
 
@@ -28,6 +29,14 @@ class Rule(Protocol):
         """Boolean: which weights are kept."""
 
 
+@runtime_checkable
+class LendingRule(Rule, Protocol):
+    """A rule whose effective weight need not be kept for the backward pass (hidden_subnet/remade.py)."""
+
+    def lend(self, scores: Tensor, weight: Tensor) -> AbstractContextManager[Tensor]:
+        """The same effective weight, for one operation within the context."""
+
+
 class Masked(nn.Module):
     weight: Tensor
     scores: nn.Parameter
@@ -37,16 +46,23 @@ class Masked(nn.Module):
     def effective_weight(self) -> Tensor:
         return self.rule(self.scores, self.weight) if self.held is None else self.held
 
+    def with_effective_weight(self, operation: Callable[[Tensor], Tensor]) -> Tensor:
+        rule = self.rule
+        compiling = torch.compiler.is_compiling()
+        if not compiling and self.held is None and pays(self.scores) and isinstance(rule, LendingRule):
+            with rule.lend(self.scores, self.weight) as effective:
+                return operation(effective)
+        return operation(self.effective_weight())
+
 
 class MaskedLinear(Masked, nn.Linear):  # type: ignore[misc]
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.effective_weight(), self.bias)
+        return self.with_effective_weight(lambda effective: F.linear(input, effective, self.bias))
 
 
 class MaskedConv2d(Masked, nn.Conv2d):  # type: ignore[misc]
     def forward(self, input: Tensor) -> Tensor:
-        output: Tensor = self._conv_forward(input, self.effective_weight(), self.bias)
-        return output
+        return self.with_effective_weight(lambda effective: self._conv_forward(input, effective, self.bias))
 
 
 class MaskedParameter(Masked):

@@ -85,9 +85,9 @@ def train_epoch(
 
     def step(images: Tensor, labels: Tensor) -> None:
         before_step()
+        optimizer.zero_grad()  # before the forward pass, which has their memory then
         logits = forward(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-        optimizer.zero_grad()
         trained_on = loss if weights is None else loss * next(weights)
         (trained_on if penalty is None else trained_on + penalty()).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -100,7 +100,7 @@ def test_nan_is_the_largest() -> None:
         assert mask.int().tolist() == kept
         assert by_stable_sort(each, keep).int().tolist() == kept
     # The effective weight on a CPU says so too, as long as the threshold itself is a number.
-    assert TopKRule(2, Scratch()).apply_mask(scores[1], ones).tolist() == [0, 1, 0, 1]
+    assert TopKRule(2, Scratch()).decide(scores[1])(ones).tolist() == [0, 1, 0, 1]
 
 
 def test_every_nan_is_the_same() -> None:
@@ -263,12 +263,12 @@ def test_scores_that_changed_need_a_refresh_and_another_weight_none() -> None:
     budget = layerwise([scores], [weight], 0.5)
     [choice] = budget.choices()
     budget.refresh()
-    assert torch.equal(choice.apply_mask(scores.detach(), weight), weight * topk_mask(scores.detach(), 10))
+    assert torch.equal(choice.decide(scores.detach())(weight), weight * topk_mask(scores.detach(), 10))
     other = random(4, 5, seed=2)  # as the controls redraw them
-    assert torch.equal(choice.apply_mask(scores.detach(), other), other * topk_mask(scores.detach(), 10))
+    assert torch.equal(choice.decide(scores.detach())(other), other * topk_mask(scores.detach(), 10))
     scores.detach().neg_()
     with pytest.raises(RuntimeError, match="refresh"):
-        choice.apply_mask(scores.detach(), weight)
+        choice.decide(scores.detach())(weight)
     budget.set_rate(0.8)
     budget.refresh()
-    assert int((choice.apply_mask(scores.detach(), weight) != 0).sum()) == int(choice.mask(scores.detach()).sum()) == 4
+    assert int((choice.decide(scores.detach())(weight) != 0).sum()) == int(choice.mask(scores.detach()).sum()) == 4

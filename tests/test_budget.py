@@ -126,7 +126,7 @@ def test_masks_of_changed_scores_are_refused_until_refreshed() -> None:
     assert torch.equal(choice.mask(scores[0]), before.flip(0))
     made.set_rate(0.9)
     with pytest.raises(RuntimeError, match="refresh"):
-        choice.apply_mask(scores[0], scores[0])
+        choice.decide(scores[0])(scores[0])
 
 
 def test_channels_last_has_the_same_masks() -> None:

@@ -65,7 +65,7 @@ def test_mask_is_that_of_a_stable_sort(shape: tuple[int, ...], distinct: int) ->
         assert int(mask.sum()) == keep
         assert torch.equal(mask, by_stable_sort(scores, keep))
         weight = torch.randn(shape, generator=source)
-        assert torch.equal(TopKRule(keep, scratch).apply_mask(scores, weight), weight * mask)
+        assert torch.equal(TopKRule(keep, scratch).decide(scores)(weight), weight * mask)
 
 
 def test_masks_of_rising_rates_are_nested() -> None:
@@ -137,14 +137,3 @@ def test_a_layer_used_twice_before_the_backward() -> None:
         assert scores.grad is not None
         assert plain.grad is not None
         assert torch.equal(scores.grad, plain.grad * weight * torch.sign(scores.detach()))
-
-
-def test_one_use_a_step_reuses_its_memory() -> None:
-    scores = torch.tensor([[0.1, -0.9]], requires_grad=True)
-    rule, weight = TopKRule(1, Scratch()), torch.tensor([[1.0, 2.0]])
-    addresses = set()
-    for _ in range(3):
-        effective = rule(scores, weight)
-        addresses.add(effective.data_ptr())
-        effective.sum().backward()
-    assert len(addresses) == 1

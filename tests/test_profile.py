@@ -27,8 +27,8 @@ def test_a_trace_of_a_few_steps(tmp_path: Path, train: dict[str, int], said: str
     assert [line for line in lines if record.PROFILE in line and line.startswith(said)]
     events = json.loads((folder / record.PROFILE).read_text())["traceEvents"]
     names = [event.get("name") for event in events]
-    assert names.count("_TopKBackward") == 5 * steps  # conv2 has five masked layers
-    assert names.count("_TopK") >= 5 * steps
+    assert names.count("_StraightThroughBackward") == 5 * steps  # conv2 has five masked layers
+    assert names.count("_StraightThrough") >= 5 * steps
     assert "Optimizer.step#SGD.step" in names
     assert_same_run(execute(small(tmp_path / "plain", **train), QUIET).folder, folder)
 
@@ -38,7 +38,7 @@ def test_what_a_stopped_run_traced_is_written(tmp_path: Path) -> None:
     config.train.profile = True
     attempt = interrupt(config, 3)
     events = json.loads((attempt / record.PROFILE).read_text())["traceEvents"]
-    assert [event.get("name") for event in events].count("_TopK") == 5
+    assert [event.get("name") for event in events].count("_StraightThrough") == 5
     assert (execute(config, QUIET).folder / record.PROFILE).exists()
     folder = execute(small(tmp_path / "plain"), QUIET).folder
     assert not (folder / record.PROFILE).exists()

@@ -23,8 +23,10 @@ import json, os, signal, sys, time
 from pathlib import Path
 from hidden_subnet.trackers import background, open_trackers, wandb_tracker
 from wandb_server import RESULT, ROWS, make
-background.START_SECONDS, background.END_SECONDS, wandb_tracker.UPLOAD_SECONDS = 4.0, 6.0, 3.0
+background.START_SECONDS, background.END_SECONDS = 60.0, 90.0
 folder, fault, end = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+if fault or "HASTY" in os.environ:
+    background.START_SECONDS, background.END_SECONDS, wandb_tracker.UPLOAD_SECONDS = 4.0, 6.0, 3.0
 warnings = []
 (tracker,) = open_trackers(make(), folder, "my-sweep", warnings.append)
 for row in ROWS[int(sys.argv[4]) : int(sys.argv[5])]:
@@ -49,13 +51,22 @@ print(json.dumps([os.getpid(), warnings]))
 
 
 def process(
-    folder: Path, fault: str = "", end: str = "finish", url: str | None = None, rows: tuple[int, int] = (0, 3)
+    folder: Path,
+    fault: str = "",
+    end: str = "finish",
+    url: str | None = None,
+    rows: tuple[int, int] = (0, 3),
+    works: bool = True,
 ) -> list[str]:
-    """The warnings of a run in a process of its own, which prints nothing else and leaves no helper behind."""
+    """The warnings of a run in a process of its own, which prints nothing else and leaves no helper behind.
+
+    `fault` comes amid the run; a server that `works` from the start is waited for as long as it takes.
+    """
     here = Path(__file__).parent
     environment = {
         **os.environ,
         "PYTHONPATH": f"{here}:{here.parent}",
+        **({} if works else {"HASTY": ""}),
         **({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": url} if url else {}),
     }
     done = subprocess.run(
@@ -63,7 +74,7 @@ def process(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert (done.returncode, done.stderr) == (0, "")
     pid, warnings = json.loads(done.stdout)
@@ -102,7 +113,7 @@ def test_preempted_run_goes_on_under_its_id(folder: Path, server: StandIn) -> No
 @pytest.mark.parametrize("fault", ["hang", "500"])
 def test_server_that_fails_from_the_start(folder: Path, server: StandIn, fault: str) -> None:
     server.fault = fault
-    assert len(process(folder, url=server.url)) == 1
+    assert len(process(folder, url=server.url, works=False)) == 1
 
 
 @pytest.mark.parametrize("fault", ["hang", "500"])
@@ -118,7 +129,7 @@ def test_no_network(folder: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        assert len(process(folder, url=url)) == 1
+        assert len(process(folder, url=url, works=False)) == 1
 
 
 def test_killed_helper(folder: Path) -> None:

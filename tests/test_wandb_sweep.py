@@ -29,14 +29,14 @@ pytest_plugins = ["wandb_server"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clean")]
 
 SHORT = """
-import sys
+import os, sys
 from pathlib import Path
 from hidden_subnet.report.runs import read_run
 from hidden_subnet.sweep import manifest
 from hidden_subnet.trackers import background
 from hidden_subnet.trackers.summary import report_sweep
 from hidden_subnet.trackers.sync import sync
-background.START_SECONDS, background.END_SECONDS = 3.0, 4.0
+background.START_SECONDS, background.END_SECONDS = (3.0, 4.0) if "HASTY" in os.environ else (60.0, 90.0)
 """
 # What was sent, and whether W&B was loaded for it.
 SUMMARY = f"""{SHORT}
@@ -151,8 +151,11 @@ def test_no_summary_while_runs_go_on_or_without_wandb(sweep: Sweep) -> None:
     assert not (sweep.folder / "wandb").exists()
 
 
-def test_server_that_hangs_costs_the_summary_and_one_line(sweep: Sweep, key: StandIn) -> None:
+def test_server_that_hangs_costs_the_summary_and_one_line(
+    sweep: Sweep, key: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key.fault = "hang"
+    monkeypatch.setenv("HASTY", "")
     first, second = python(SUMMARY, sweep.folder), python(SUMMARY, sweep.folder)
     *warnings, last = first.splitlines()
     assert len(warnings) == 1
@@ -160,6 +163,7 @@ def test_server_that_hangs_costs_the_summary_and_one_line(sweep: Sweep, key: Sta
     assert last == "False True"
     assert second == "False False\n"  # not again by itself: a repeat must not wait
     key.fault = ""
+    monkeypatch.delenv("HASTY")
     assert python(SYNC, sweep.folder).splitlines() == ["sent 4 runs and 1 summary", "0"]
 
 
@@ -232,8 +236,9 @@ def test_rows_lost_with_a_killed_client_are_sent(sweep: Sweep, key: StandIn) -> 
     assert sent.how_to_send([folder]) == []
 
 
-def test_server_that_is_away_is_tried_once(sweep: Sweep, key: StandIn) -> None:
+def test_server_that_is_away_is_tried_once(sweep: Sweep, key: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     key.fault = "hang"
+    monkeypatch.setenv("HASTY", "")
     fault, told, code = python(SYNC, sweep.folder).splitlines()
     assert sweep.runs[0].name in fault
     assert (told, code) == ("sent 0 runs, 5 left: the same command goes on", "1")

@@ -33,6 +33,7 @@ from hidden_subnet.settings import (
     TrackerMode,
     TrackerName,
 )
+from hidden_subnet.trackers import background
 
 KEY = "canary" + 34 * "7"
 ROWS = [
@@ -272,7 +273,12 @@ def rows_in(found: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 @pytest.fixture
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, no W&B settings, and a home and working directory of its own for what should not be written there."""
+    """No key, no W&B settings, and a home and working directory of its own for what should not be written there.
+
+    And the patience that W&B's start takes on a machine that does much else.
+    """
+    monkeypatch.setattr(background, "START_SECONDS", 60.0)
+    monkeypatch.setattr(background, "END_SECONDS", 90.0)
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ERROR_REPORTING"):  # set by the tracker: to be taken back

@@ -7,14 +7,14 @@ and before an evaluation, once the scores have changed.
 import math
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hidden_subnet.masks import Scratch, kept_count, select, surplus, topk_mask
 from hidden_subnet.methods.edge_popup import TopKRule
-from hidden_subnet.methods.method import Choice
+from hidden_subnet.methods.method import Apply, Choice
 
 
 class Budget(Protocol):
@@ -100,11 +100,9 @@ class _GlobalChoice:
     def mask(self, scores: Tensor) -> Tensor:
         return self.budget.mask_of(self.index, scores).clone()
 
-    def apply_mask(self, scores: Tensor, weight: Tensor, user: Any = None) -> Tensor:
-        return weight * self.budget.mask_of(self.index, scores)
-
-    def release(self, user: Any) -> None:
-        """Nothing is shared: the effective weight is a tensor of its own."""
+    def decide(self, scores: Tensor) -> Apply:
+        mask = self.budget.mask_of(self.index, scores)
+        return lambda weight: weight * mask
 
 
 def kept_and_floors(sizes: Sequence[int], prune_rate: float, floor: float) -> tuple[int, list[int]]:

@@ -5,26 +5,31 @@ all of them, so that a weight that is not in use can grow until it is. The autho
 is lost there.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hidden_subnet.methods.method import Choice, Method
+from hidden_subnet.methods.method import Apply, Choice, Method
+from hidden_subnet.remade import remade
 
 
 class _KeepLargest(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, trained: Tensor, choice: Choice) -> Tensor:
-        ctx.choice = choice
-        return choice.apply_mask(trained.detach(), trained.detach(), user=ctx)
+    def forward(ctx: Any, trained: Tensor, apply: Apply) -> Tensor:
+        return apply(trained.detach())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        ctx.choice.release(ctx)
         return grad.clone(), None  # a copy: autograd may write into what it is given
+
+
+def _effective(trained: Tensor, apply: Apply) -> Tensor:
+    effective: Tensor = _KeepLargest.apply(trained, apply)  # type: ignore[no-untyped-call]
+    return effective
 
 
 class DnwRule:
@@ -35,8 +40,11 @@ class DnwRule:
         return self.choice.mask(scores)
 
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
-        effective: Tensor = _KeepLargest.apply(scores, self.choice)  # type: ignore[no-untyped-call]
-        return effective
+        return _effective(scores, self.choice.decide(scores.detach()))
+
+    def lend(self, scores: Tensor, weight: Tensor) -> AbstractContextManager[Tensor]:
+        apply = self.choice.decide(scores.detach())
+        return remade(_effective(scores, apply), lambda: apply(scores.detach()), scores)
 
 
 DNW = Method(trains="scores", rule=DnwRule, stream=None)

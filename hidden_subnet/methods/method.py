@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from hidden_subnet.layers import Rule
+
+Apply = Callable[[Tensor], Tensor]
 
 
 class Choice(Protocol):
@@ -15,10 +17,8 @@ class Choice(Protocol):
     def mask(self, scores: Tensor) -> Tensor:
         """Boolean, shaped as `scores`."""
 
-    def apply_mask(self, scores: Tensor, weight: Tensor, user: Any = None) -> Tensor:
-        """`weight` where it is kept, else 0; `user`: the context whose backward pass needs the result until release."""
-
-    def release(self, user: Any) -> None: ...
+    def decide(self, scores: Tensor) -> Apply:
+        """What makes of a weight the effective weight, 0 where it is not kept; the same each time, for these scores."""
 
 
 @dataclass(frozen=True, kw_only=True)

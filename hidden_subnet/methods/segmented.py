@@ -2,14 +2,13 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hidden_subnet.masks import kept_count, topk_mask
 from hidden_subnet.methods.budget import Budget, LayerwiseBudget
-from hidden_subnet.methods.method import Choice
+from hidden_subnet.methods.method import Apply, Choice
 from hidden_subnet.radix_select import Segments, apply_segments, keep_counts, select_segments, supported
 
 
@@ -85,8 +84,5 @@ class _SegmentChoice:
     def mask(self, scores: Tensor) -> Tensor:
         return topk_mask(scores, self.budget.kept[self.index])
 
-    def apply_mask(self, scores: Tensor, weight: Tensor, user: Any = None) -> Tensor:
-        return self.budget.effective_of(self.index, scores, weight)
-
-    def release(self, user: Any) -> None:
-        """A layer that is used twice in a step has the same effective weight both times."""
+    def decide(self, scores: Tensor) -> Apply:
+        return lambda weight: self.budget.effective_of(self.index, scores, weight)

@@ -1,5 +1,7 @@
 """First the weights train densely, then they freeze and edge-popup searches them: the authors' lottery trainer."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ class WarmupRule:
 
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
         return weight if self.dense else self.search(scores, weight)
+
+    def lend(self, scores: Tensor, weight: Tensor) -> AbstractContextManager[Tensor]:
+        return nullcontext(weight) if self.dense else self.search.lend(scores, weight)
 
     def mask(self, scores: Tensor) -> Tensor:
         return torch.ones_like(scores, dtype=torch.bool) if self.dense else self.search.mask(scores)
