@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from hidden_subnet.masks import BLOCK, Scratch, kept_count, select, topk_mask
+from hidden_subnet import masks
+from hidden_subnet.masks import BLOCK, Scratch, Trail, kept_count, select, topk_mask
 from hidden_subnet.methods.edge_popup import TopKRule
 
 
@@ -99,6 +100,38 @@ def test_selection_survives_what_its_sample_misses(adverse: str) -> None:
     for keep in (1, n // 2, n - 1):
         assert select(scores, keep, Scratch())[0] == torch.sort(scores).values[n - keep] or adverse == "nan"
         assert int(topk_mask(scores, keep).sum()) in ((keep,) if adverse != "nan" else (keep - 1, keep))
+
+
+def test_the_trail_of_earlier_steps_leads_to_the_same_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drift, standstill, a jump, a change of what is kept, equal scores, nan and back: always the exact one."""
+    samples, sample = [], masks._bracket
+    monkeypatch.setattr(masks, "_bracket", lambda *given: samples.append(1) or sample(*given))
+    source, scratch, trail = torch.Generator().manual_seed(5), Scratch(), Trail()
+    scores = torch.randn(20_000, generator=source)
+    sampled = {}
+    for step in range(60):
+        keep = 10_000 if step < 40 else 2_000
+        if 30 <= step < 33:
+            scores = (scores * 4).round() / 4
+        elif step == 20:
+            scores = scores * 100
+        elif step == 50:
+            scores[3] = torch.nan
+        elif step == 51:
+            scores[3] = 0
+        elif step >= 5:
+            scores = scores + 1e-3 * scores.abs().mean() * torch.randn(20_000, generator=source)
+        samples.clear()
+        found = select(scores, keep, scratch, trail)
+        sampled[step] = len(samples)
+        if step != 50:
+            assert found == select(scores, keep, Scratch())
+            assert found[0] == scores.abs().sort().values[20_000 - keep]
+    # Where nothing jumps it takes a sample to find the trail, and no more.
+    assert sum(sampled[step] for step in range(2, 5)) == 0
+    assert sum(sampled[step] for step in range(8, 20)) <= 1
+    assert sampled[20] == sampled[40] == 1
+    assert sum(sampled[step] for step in range(55, 60)) <= 2
 
 
 @pytest.mark.parametrize("n", [BLOCK - 1, BLOCK, 2 * BLOCK + 1])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hidden_subnet.masks import Scratch, select, surplus, topk_mask
+from hidden_subnet.masks import Scratch, Trail, select, surplus, topk_mask
 from hidden_subnet.methods.method import Apply, Choice, Method
 from hidden_subnet.remade import remade
 
@@ -88,6 +88,7 @@ class TopKRule:
     def __init__(self, keep: int, scratch: Scratch) -> None:
         self.keep = keep
         self.scratch = scratch
+        self._trail = Trail()
 
     def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
         return EdgePopupRule(self)(scores, weight)
@@ -102,7 +103,7 @@ class TopKRule:
         if scores.device.type != "cpu" or scores.dtype != torch.float32:
             mask = self.mask(scores)
             return lambda weight: weight * mask
-        threshold, tied = select(scores, self.keep, self.scratch)
+        threshold, tied = select(scores, self.keep, self.scratch, self._trail)
         dropped = surplus(scores, threshold, self.keep) if tied else None
         # hardshrink's backward is "weight where |score| > bound, else 0" in one pass over memory; the bound just
         # below the threshold makes it >=. A bound below 0 keeps everything.
