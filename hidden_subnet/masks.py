@@ -26,7 +26,7 @@ def kept_count(n: int, prune_rate: float) -> int:
     return n - math.floor(Decimal(f"{prune_rate:.12g}") * n)
 
 
-BLOCK = 2**16
+BLOCK = 2**17
 """Weights that are looked at together: what is made of them stays in the core's own cache."""
 
 
