@@ -9,7 +9,7 @@ from torch.optim import SGD
 
 from benchmarks.sort_mask import SortRule
 from hidden_subnet.inits import fill
-from hidden_subnet.layers import Rule, fill_scores, mask_layers
+from hidden_subnet.layers import Rule, fill_scores, mask_layers, masked_layers
 from hidden_subnet.masks import Scratch, kept_count
 from hidden_subnet.methods.edge_popup import TopKRule
 from hidden_subnet.models.build import build
@@ -55,13 +55,13 @@ def network(
 
 
 def optimizer_of(model: nn.Module) -> SGD:
-    """With so small a rate that the networks stay as drawn.
+    """With a real learning rate for scores, whose thresholds have to move, and for weights one that leaves them.
 
     With a real one the dense network soon has only dead ReLUs here, and to pool zeros takes half the time, as the
     processor foresees every comparison.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return SGD(trained, lr=1e-6, momentum=0.9, weight_decay=1e-4)
+    return SGD(trained, lr=0.1 if masked_layers(model) else 1e-6, momentum=0.9, weight_decay=1e-4)
 
 
 def batch_of(size: int, shape: Shape = CIFAR, device: str = "cpu") -> tuple[Tensor, Tensor]:

@@ -54,7 +54,9 @@ def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     for n in ("5,000", "10,000"):
         for rate in ("10%", "50%", "90%"):
             rows = topics.pop(f"mask, {n} weights, {rate} removed")
-            assert names(rows) == ["ours", "ours, equal at the cut", "by sorting", "by sorting / ours"]
+            assert names(rows) == [
+                "ours", "ours, first step", "ours, equal at the cut", "by sorting", "by sorting / ours",
+            ]  # fmt: skip
             assert min(min(row["samples"]) for row in rows) > 0
     for name in ("conv2", "conv4", "cifar_resnet18"):
         rows = topics.pop(f"step of {name}, batch 4, 50% removed")
@@ -134,7 +136,7 @@ def test_the_goals() -> None:
         *runs.help_rows(rounds=1),
     ]
     assert [(row.name, row.at_least, row.goal) for row in rows if row.goal is not None] == [
-        *[("ours", False, 2.2)] * 3,
+        *[("ours", False, 2.2), ("ours, first step", False, 2.2)] * 3,
         ("ours / without masks", False, 1.06),
         ("by sorting / ours", True, 1.55),
         ("ours / without masks", False, 1.04),
