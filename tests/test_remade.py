@@ -104,7 +104,7 @@ def test_it_is_not_alive_between_the_passes(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_global_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gradients() -> list[Tensor]:
+    def gradients(new_rate: float | None = None) -> list[Tensor]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
         mask_layers(model, lambda n: TopKRule(n, Scratch()))
@@ -114,12 +114,18 @@ def test_global_masks(monkeypatch: pytest.MonkeyPatch) -> None:
         for layer, choice in zip(found, budget.choices(), strict=True):
             layer.rule = EdgePopupRule(choice)
         budget.refresh()
-        model(torch.ones(4, 6)).sum().backward()
+        loss = model(torch.ones(4, 6)).sum()
+        if new_rate is not None:
+            budget.set_rate(new_rate)
+            budget.refresh()
+        loss.backward()
         return [layer.scores.grad for layer in found if layer.scores.grad is not None]
 
     kept = gradients()
     monkeypatch.setattr(remade, "SMALLEST", 1)
     assert all(torch.equal(one, other) for one, other in zip(kept, gradients(), strict=True))
+    with pytest.raises(RuntimeError, match="worked out anew"):
+        gradients(new_rate=0.9)
 
 
 def test_what_changed_in_between_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,14 @@ class _GlobalChoice:
 
     def decide(self, scores: Tensor) -> Apply:
         mask = self.budget.mask_of(self.index, scores)
-        return lambda weight: weight * mask
+        decided = mask._version
+
+        def apply(weight: Tensor) -> Tensor:
+            if mask._version != decided:  # the budget writes all masks into the same memory
+                raise RuntimeError("the masks were worked out anew between a forward and its backward pass")
+            return weight * mask
+
+        return apply
 
 
 def kept_and_floors(sizes: Sequence[int], prune_rate: float, floor: float) -> tuple[int, list[int]]:
