@@ -45,6 +45,9 @@ class Scratch:
         return self._magnitudes[:n], self._below[:n], self._upto[:n]
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 class Trail:
     """Where a layer's threshold was in the steps before: from one to the next it moves a little."""
 
@@ -57,10 +60,10 @@ class Trail:
         """Where to look for it first; None where that would be no less than what a sample tells."""
         if not self._reach <= self._widest:
             return None
-        return np.float32(self._threshold - self._reach), np.float32(self._threshold + self._reach)
+        return np.float32(self._threshold - self._reach), np.float32(min(self._threshold + self._reach, LARGEST))
 
     def sampled(self, low: np.float32, high: np.float32) -> None:
-        self._widest = float(high - low) / 2
+        self._widest = (float(high) - float(low)) / 2
 
     def found(self, threshold: float) -> None:
         moved = abs(threshold - self._threshold)

@@ -48,6 +48,7 @@ def names(rows: list[dict[str, Any]]) -> list[str]:
     return [row["name"] for row in rows]
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "numbers.json"
     topics = run([each for each in benchmarks.TOPICS if each not in SLOW], path, monkeypatch)

@@ -35,6 +35,7 @@ def race(run: Path, barrier: Barrier, number: int) -> None:
     os._exit(code)
 
 
+@pytest.mark.slow
 def test_of_many_processes_one_gets_the_claim(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     for trial in range(10):

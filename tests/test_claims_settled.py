@@ -33,6 +33,7 @@ def contents(run: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_settle_goes_on_wherever_it_was_killed(run: Path) -> None:
     earlier = claim(run)
     work(earlier)

@@ -209,6 +209,7 @@ def test_whole_batches_after_the_first_are_replayed_from_the_same_memory() -> No
     assert {places[3]}.isdisjoint(images.data_ptr() for images in batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["edge_popup", "dnw", "warmup_then_prune", "random_trained", "dense"])
 @pytest.mark.parametrize("pruning", list(PruningName), ids=lambda pruning: pruning.name)
 def test_a_run_of_replays_is_the_run_without(

@@ -322,6 +322,7 @@ def test_load_has_the_recorded_accuracy(method: str, which: Any, undisturbed: Ca
         assert kept == result["kept"]
 
 
+@pytest.mark.slow
 def test_exported_file_needs_torch_only(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
     path = export(undisturbed("edge_popup"), "last", tmp_path / "subnetwork.pt")
     code = (

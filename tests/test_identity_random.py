@@ -7,6 +7,7 @@ import re
 from enum import Enum
 from typing import Any
 
+import pytest
 from test_identity import leaves
 
 from hidden_subnet.config import as_dict
@@ -142,6 +143,7 @@ def random_config(source: random.Random) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_1000_random_configs() -> None:
     source = random.Random(0)
     configs = [random_config(source) for _ in range(1000)]

@@ -252,6 +252,7 @@ def test_baked_layers_are_torchs_own(prune_rate: float) -> None:
         assert weight.count_nonzero() == kept_count(weight.numel(), prune_rate)
 
 
+@pytest.mark.slow
 def test_a_baked_module_is_read_without_this_package(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 3)).eval()

@@ -270,6 +270,7 @@ def of_torchvision(out: Path, name: str, method: str = "edge_popup", **settings:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("color")
 def test_a_network_of_torchvision_with_dropout_goes_on_bit_for_bit(tmp_path: Path) -> None:
     whole = execute(of_torchvision(tmp_path / "whole", "squeezenet1_1"), QUIET)

@@ -76,6 +76,7 @@ def trained(composed: Callable[[str], Config], tmp_path_factory: pytest.TempPath
     return outcome.folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "here"), TABLE, ids=[there.partition(" ")[0].strip("`,") for there, _ in TABLE])
 def test_what_is_here_works(
     compose_single: Callable[..., Config],

@@ -27,6 +27,7 @@ pytest_plugins = ["wandb_server"]
 pytestmark = pytest.mark.usefixtures("clean")
 
 
+@pytest.mark.slow
 def test_offline_run_read_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,6 +76,7 @@ def test_offline_run_read_back(
     assert list((folder.parent / "cwd").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_interrupted_run_goes_on_under_its_id(folder: Path) -> None:
     (tracker,) = open_trackers(make(), folder, None, pytest.fail)
     for row in ROWS[:2]:

@@ -288,6 +288,7 @@ def test_a_wrong_value_is_found_without_torch(launch: Launch, tmp_path: Path) ->
     assert done.stderr.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_the_command_by_itself(launch: Launch, tmp_path: Path) -> None:
     """The tests above fork it from a process that has loaded what it needs."""
     given = ("-m", "prune_rate=0.1,1.5")
