@@ -145,6 +145,17 @@ def test_selection_over_several_blocks(n: int) -> None:
             assert tied == bool(ascending[n - keep - 1] == threshold)
 
 
+@pytest.mark.parametrize("shape", [(4, 1, 3, 3), (1, 4, 3, 3), (4, 3, 1, 1), (2, 3, 3, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_effective_weight_lies_in_memory_as_the_weight(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    """Down to the strides of dimensions of one element: by them a convolution chooses how it adds up."""
+    weight = torch.randn(shape).to(memory_format=layout)
+    scores = torch.randn_like(weight)
+    effective = TopKRule(3, Scratch()).decide(scores)(weight)
+    assert effective.stride() == weight.stride()
+    assert torch.equal(effective, weight * topk_mask(scores, 3))
+
+
 def test_forward_and_straight_through_gradient_written_out() -> None:
     scores = torch.tensor([0.1, -0.9, 0.5, 0.0], requires_grad=True)
     weight = torch.tensor([1.0, 2.0, -3.0, 4.0])

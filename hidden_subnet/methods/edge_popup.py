@@ -110,7 +110,10 @@ class TopKRule:
         bound = float(np.nextafter(np.float32(threshold), np.float32(-1)))
 
         def apply(weight: Tensor) -> Tensor:
-            effective: Tensor = torch.ops.aten.hardshrink_backward(weight, scores, bound)
+            # With the very strides of the weight, by which a convolution chooses its algorithm, and so its rounding:
+            # where a dimension has one element, torch would make others.
+            effective = torch.empty_like(weight)
+            torch.ops.aten.hardshrink_backward.grad_input(weight, scores, bound, grad_input=effective)
             if dropped is not None:
                 effective[dropped] = 0
             return effective
