@@ -79,7 +79,7 @@ def select(scores: Tensor, keep: int, scratch: Scratch, trail: Trail | None = No
     Selection by sampling (Floyd and Rivest 1975): two order statistics of a sample bracket the threshold; one pass
     counts what lies below the bracket, and only the few per cent inside are partitioned. In training the `trail` of
     the steps before gives a narrower bracket, and no sample is taken. Exact: a bracket that misses falls back to the
-    sample's, and that to partitioning all. 1.4 ns a weight on one core (0.8 on the trail), where torch.sort takes 117;
+    sample's, and that to partitioning all. 1.2 ns a weight on one core (0.7 on the trail), where torch.sort takes 117;
     numpy's partition alone takes 1.2 or 7, as its AVX-512 code suits the processor or not.
     """
     n = scores.numel()
