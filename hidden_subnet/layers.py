@@ -47,10 +47,8 @@ class Masked(nn.Module):
         return self.rule(self.scores, self.weight) if self.held is None else self.held
 
     def with_effective_weight(self, operation: Callable[[Tensor], Tensor]) -> Tensor:
-        rule = self.rule
-        compiling = torch.compiler.is_compiling()
-        if not compiling and self.held is None and pays(self.scores) and isinstance(rule, LendingRule):
-            with rule.lend(self.scores, self.weight) as effective:
+        if self.held is None and pays(self.scores) and isinstance(self.rule, LendingRule):
+            with self.rule.lend(self.scores, self.weight) as effective:
                 return operation(effective)
         return operation(self.effective_weight())
 

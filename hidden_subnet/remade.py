@@ -16,7 +16,12 @@ SMALLEST = 2**18
 
 
 def pays(scores: Tensor) -> bool:
-    """On a GPU the masks of all layers are made at once, into memory that stays."""
+    """Not without a backward pass, which keeps nothing; nor on a GPU, where all masks are made into memory that stays.
+
+    Nor while torch.compile looks on: what is kept is then the compiler's.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
     return scores.device.type == "cpu" and scores.numel() >= SMALLEST
 
 

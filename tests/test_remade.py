@@ -168,3 +168,16 @@ def test_which_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remade, "SMALLEST", 16)
     assert layer(torch.ones(1, 4)).tolist() == [[4, 4, 4, 4]]
     assert lent == [1]
+    with torch.no_grad():
+        layer(torch.ones(1, 4))
+    assert lent == [1]
+
+
+def test_a_network_that_was_made_for_inference_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tensors count no versions."""
+    monkeypatch.setattr(remade, "SMALLEST", 1)
+    with torch.inference_mode():
+        layer = linear(4)
+        [(_, masked)] = masked_layers(layer)
+        expected = torch.ones(1, 4) @ (masked.weight * masked.rule.mask(masked.scores)).t()
+        assert torch.equal(layer(torch.ones(1, 4)), expected)
