@@ -1,8 +1,12 @@
 """Sets of image files: what is found in folders, what is read from them, and that order and workers do not matter."""
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Client, Connection
+from multiprocessing.resource_sharer import DupFd
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from hidden_subnet.data.batches import normalised, scale_and_shift
 from hidden_subnet.data.folders import FolderBatches
 from hidden_subnet.data.info import DataError
 from hidden_subnet.data.listing import list_images
+from hidden_subnet.data.worker import begin_worker
 from hidden_subnet.dataset import info_of
 from hidden_subnet.execute import execute
 from hidden_subnet.feed import Feed, open_feed, open_test
@@ -314,6 +319,31 @@ def test_a_worker_that_dies_is_an_error(compose: Compose, folder: Path) -> None:
         with pytest.raises(RuntimeError, match=r"worker.*(killed|exited)"):
             list(batches)
     assert multiprocessing.active_children() == []
+
+
+def _hands_over(begin: Callable[[int], None], pipe: Connection) -> None:
+    begin(0)
+    pipe.send(DupFd(1))
+    pipe.recv()
+    sys.excepthook(ValueError, ValueError("another error"), None)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there alone are workers forked, and hand over by sockets")
+def test_a_worker_says_nothing_of_a_run_that_goes_away(capfd: pytest.CaptureFixture[str]) -> None:
+    """As a run does that is killed while it fetches images."""
+    context = multiprocessing.get_context("fork")
+    ours, its = context.Pipe()
+    worker = context.Process(target=_hands_over, args=(begin_worker(), its))
+    worker.start()
+    shared = ours.recv()
+    address = shared._id[0]
+    Client(address, authkey=multiprocessing.current_process().authkey).close()
+    os.close(shared.detach())  # it serves the next one
+    ours.send("end")
+    worker.join(60)
+    assert capfd.readouterr().err == "ValueError: another error\n"
 
 
 def test_a_folder_that_changed_is_another_run(compose: Compose, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 
 from hidden_subnet.signals import SIGNALS
 
@@ -24,6 +25,7 @@ def begin_worker() -> Callable[[int], None]:
 
 
 def _begin(parent: int, number: int) -> None:
+    sys.excepthook = _say
     if sys.platform != "linux":  # it notices the death of its parent after 5 s at most
         for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(each, signal.SIG_IGN)
@@ -41,3 +43,12 @@ def _obey(parent: int) -> None:
         while True:
             if signal.sigwaitinfo(SIGNALS).si_pid == parent:
                 os._exit(0)
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python does, but for a run that goes away while it fetches images: it has told, or was killed.
+
+    The thread by which multiprocessing hands them over asks this hook alone (resource_sharer._serve).
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
