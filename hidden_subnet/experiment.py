@@ -18,6 +18,8 @@ from hidden_subnet.collapse import at_chance, dead_layer
 from hidden_subnet.data.interfaces import WHOLE, shared
 from hidden_subnet.feed import Feed, open_feed
 from hidden_subnet.fit import (
+    GO_ON,
+    STOP,
     Hooks,
     InterruptedRun,
     Parts,
@@ -120,12 +122,17 @@ def _run(
     config: Config, folder: Path, hooks: Hooks, device: str, saved: dict[str, Any] | None, feed: Feed, team: Team
 ) -> dict[str, Any] | None:
     """None on a rank that only follows."""
+
+    def before_batch() -> None:
+        if team.agree(STOP if hooks.should_stop() else GO_ON) == STOP:
+            raise InterruptedRun(f"stopped before it {'went on' if saved else 'had taken a step'}")
+
     network = unmasked(config, device)
     renew_norm(config, network.model, feed.train)
-    unpruned = evaluate(network.model, feed.test, device, team.total)
+    unpruned = evaluate(network.model, feed.test, device, team.total, before_batch)
     if config.train.sync_norm and team.size > 1:
         network = replace(network, model=nn.SyncBatchNorm.convert_sync_batchnorm(network.model))  # type: ignore[no-untyped-call]
-    parts = masked(network, config, folder, device, feed, team)
+    parts = replace(masked(network, config, folder, device, feed, team), before_batch=before_batch)
     if parts.team.size > 1 and layers_with_statistics(parts.model):
         each = "over the whole batch" if config.train.sync_norm else f"over each rank's part of it, 1/{team.size}"
         hooks.say(f"train.devices={team.size}: batch norm takes its statistics {each}")
@@ -150,9 +157,15 @@ def _run(
         collapse: dict[str, Any] = {"collapsed": False, "dead_layer": None}
     else:
         with _watched(parts, hooks) as watched:
-            progress = fit(parts, untrained, saved, watched)
+            progress, save = fit(parts, untrained, saved, watched)
         masks, seconds = progress.masks, progress.total_seconds
-        last, best, collapse = _test_last_and_best(parts, progress)
+        try:
+            last, best, collapse = _test_last_and_best(parts, progress)
+        except InterruptedRun:
+            # By now the network may be that of the best epoch.
+            load_trained(parts.model, checkpoints.load(folder / "checkpoints" / record.LAST, device)["trained"])
+            save()
+            raise InterruptedRun("stopped and saved in the evaluation after its last epoch") from None
     if not team.leads:
         return None
     return _result(parts, masks, untrained, last, best, collapse, seconds)

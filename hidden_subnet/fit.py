@@ -42,7 +42,7 @@ class Faster(TypedDict):
 
 
 GO_ON, SAVE, STOP = range(3)
-"""What rank 0 may decide after a step."""
+"""What rank 0 may decide after a step; before a batch of an evaluation, not to save."""
 
 
 class InterruptedRun(Exception):
@@ -98,6 +98,8 @@ class Parts:
     team: Team = ALONE
     pretrained: Fit | None = None
     """What of the file pretrained= fitted; None where the weights are random."""
+    before_batch: Callable[[], None] = lambda: None
+    """Called before each batch of an evaluation; raises InterruptedRun to stop there."""
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint holds of the network."""
@@ -111,10 +113,13 @@ class Parts:
 
     def measured(self, images: EvaluationImages) -> Metrics:
         """Of the network as it is now; every rank measures its part."""
-        return evaluate(self.model, images, self.device, self.team.total)
+        return evaluate(self.model, images, self.device, self.team.total, self.before_batch)
 
 
-def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, hooks: Hooks) -> Progress:
+def fit(
+    parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, hooks: Hooks
+) -> tuple[Progress, Callable[[], None]]:
+    """Train to the last epoch; where it stands then, and what saves that as it saves an interrupted training."""
     train, model, folder, course, team = parts.config.train, parts.model, parts.folder, parts.course, parts.team
     optimizer = make_optimizer(model, train)
     progress = Progress(Sums(parts.device))
@@ -181,11 +186,15 @@ def fit(parts: Parts, untrained: dict[str, Any], saved: dict[str, Any] | None, h
             weights=_weights(parts, progress.batch) if team.size > 1 else None,
             **faster,
         )
-        row = _finish_epoch(parts, progress, lr, epoch_at)
+        try:
+            row = _finish_epoch(parts, progress, lr, epoch_at)
+        except InterruptedRun:
+            save()
+            raise InterruptedRun(f"stopped and saved in the evaluation after epoch {progress.epoch + 1}") from None
         if team.leads:
             record.append_row(folder, row)
             hooks.on_row(row)
-    return progress
+    return progress, save
 
 
 def faster_steps(model: nn.Module, train: Train) -> Faster:
@@ -227,8 +236,7 @@ def renew_norm(config: Config, model: nn.Module, train: TrainingImages) -> None:
 
 def _finish_epoch(parts: Parts, progress: Progress, lr: float, epoch_at: float) -> Row:
     """Measure, keep the best, and move `progress` to the start of the next epoch."""
-    progress.sums.totals = parts.team.total(progress.sums.totals)
-    trained = progress.sums.means()
+    trained = progress.sums.means(parts.team.total)
     # The scores too: with scores that are no numbers nothing is kept, and the loss of a network of zeros is finite.
     finite = all(bool(torch.isfinite(value).all()) for value in parts.state().values())
     if not (math.isfinite(trained.loss) and finite):

@@ -56,8 +56,9 @@ class Sums:
         self.totals[2] += (rank < 5).sum()
         self.totals[3] += n
 
-    def means(self) -> Metrics:
-        loss, top1, top5, n = self.totals.tolist()
+    def means(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Metrics:
+        """`total` adds up the sums of the processes that have a part of the images each."""
+        loss, top1, top5, n = total(self.totals).tolist()
         return Metrics(loss=loss / n, top1=top1 / n, top5=top5 / n)
 
 
@@ -101,14 +102,18 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Batches, device: str, total: Callable[[Tensor], Tensor] = lambda sums: sums
+    model: nn.Module,
+    batches: Batches,
+    device: str,
+    total: Callable[[Tensor], Tensor] = lambda sums: sums,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Metrics:
-    """`total` adds up the sums of the processes that have a part of `batches` each."""
+    """`total` as in Sums.means; `before_batch` may raise to stop at a batch's boundary."""
     model.eval()
     sums = Sums(device)
     with masks_held(model):
         for images, labels in batches:
+            before_batch()
             logits = model(images)
             sums.add(F.cross_entropy(logits, labels), logits, labels)
-    sums.totals = total(sums.totals)
-    return sums.means()
+    return sums.means(total)

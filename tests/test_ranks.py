@@ -117,6 +117,10 @@ def test_goes_on_bit_for_bit_and_says_when_the_number_changed(tmp_path: Path) ->
     display = Display(QUIET.on_row, lambda epoch, batch, batches: taken.append(batch), QUIET.say)
     assert execute(config, display, stopped=lambda: len(taken) >= 5).state == "interrupted"
     assert multiprocessing.active_children() == []
+    taken.clear()
+    evaluated = iter(2 * [False] + 8 * [False] + [True])  # the network before training, 8 steps, the validation images
+    message = execute(config, display, stopped=lambda: next(evaluated)).message
+    assert message == "stopped and saved in the evaluation after epoch 1"
     again = execute(config, QUIET)
     assert again.state == "done", again.message
     assert_same_run(whole.folder, again.folder)

@@ -248,7 +248,7 @@ def test_one_batch_of_every_kind(composed: Callable[..., Config], name: str, tmp
         parts = masked(network, config, tmp_path, "cpu", feed)
         scores = {path: layer.scores.detach().sum().item() for path, layer in masked_layers(parts.model)}
         first = asdict(evaluate(parts.model, feed.test, "cpu"))
-        progress = fit(parts, {"unpruned": first, "first_mask": first}, None, hooks)
+        progress, _ = fit(parts, {"unpruned": first, "first_mask": first}, None, hooks)
     shutil.rmtree(tmp_path / "checkpoints")  # half a gigabyte for the widest
     assert (progress.epoch, progress.step) == (1, 1)
     row = record.read_rows(tmp_path)[-1]
