@@ -1,5 +1,6 @@
 """Sets of image files: what is found in folders, what is read from them, and that order and workers do not matter."""
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -344,6 +345,38 @@ def test_a_worker_says_nothing_of_a_run_that_goes_away(capfd: pytest.CaptureFixt
     ours.send("end")
     worker.join(60)
     assert capfd.readouterr().err == "ValueError: another error\n"
+
+
+class Owner:
+    """Refers to itself, so that only the garbage collector destroys it, and says where."""
+
+    def __init__(self, told: Path) -> None:
+        self.me, self.told = self, told
+
+    def __del__(self) -> None:
+        with self.told.open("a") as file:
+            print(os.getpid(), file=file)
+
+
+def _collects(begin: Callable[[int], None]) -> None:
+    begin(0)
+    gc.collect()
+    os._exit(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there alone are workers forked")
+def test_a_worker_leaves_to_the_run_what_it_no_longer_needs(tmp_path: Path) -> None:
+    """Objects of torch that own threads abort the process where a fork destroys them."""
+    gc.disable()
+    try:
+        Owner(tmp_path / "told")
+        worker = multiprocessing.get_context("fork").Process(target=_collects, args=(begin_worker(),))
+        worker.start()
+        worker.join(60)
+        gc.collect()
+    finally:
+        gc.enable()
+    assert (tmp_path / "told").read_text() == f"{os.getpid()}\n"
 
 
 def test_a_folder_that_changed_is_another_run(compose: Compose, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A process that reads images: it lives as long as its run, and leaves signals to it."""
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -26,6 +27,8 @@ def begin_worker() -> Callable[[int], None]:
 
 def _begin(parent: int, number: int) -> None:
     sys.excepthook = _say
+    # What lies unreachable in the run is the run's to destroy: a C++ object that owns a thread aborts in a fork.
+    gc.freeze()
     if sys.platform != "linux":  # it notices the death of its parent after 5 s at most
         for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(each, signal.SIG_IGN)
