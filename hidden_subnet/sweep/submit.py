@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -20,6 +21,7 @@ from hidden_subnet.check import ConfigError
 from hidden_subnet.owners import Observer
 from hidden_subnet.record import ATTEMPTS, write_json
 from hidden_subnet.report.console import count, say
+from hidden_subnet.signals import stop_signals
 from hidden_subnet.sweep import manifest, slurm
 from hidden_subnet.sweep.job import Job, look
 from hidden_subnet.sweep.manifest import Sweep
@@ -61,13 +63,15 @@ class Array:
         tasks = _alive(known_tasks(sweep.folder))
         if tasks:
             say(console, f"{count(len(tasks), 'worker')} of this sweep in the queue already: {' '.join(tasks)}")
-        if len(tasks) < wanted:
-            new = self._submit(sweep, wanted - len(tasks))
-            tasks += new
-            say(
-                console,
-                f"Slurm job {new[0].split('_')[0]}: {count(len(new), 'worker')}, logs in {sweep.folder / FOLDER}",
-            )
+        # Between sbatch and the file of its answer nothing may end this process, or it forgets workers that live.
+        with stop_signals(insist=False) as left_here:
+            if len(tasks) < wanted:
+                new = self._submit(sweep, wanted - len(tasks), left_here)
+                tasks += new
+                say(
+                    console,
+                    f"Slurm job {new[0].split('_')[0]}: {count(len(new), 'worker')}, logs in {sweep.folder / FOLDER}",
+                )
         how = (
             f"  look at them: python -m hidden_subnet status {shlex.quote(str(sweep.folder))}\n"
             f"  save and end them: python -m hidden_subnet stop {shlex.quote(str(sweep.folder))}\n"
@@ -77,12 +81,14 @@ class Array:
             say(console, f"detached; the same command without detach watches, and writes table and figure\n{how}")
             raise Left(0)
         try:
+            if left_here():
+                raise KeyboardInterrupt
             return self._watch(sweep, jobs, tasks, console)
         except KeyboardInterrupt:
             say(console, f"\nthe workers go on; the same command watches them again\n{how}")
             raise Left(130) from None
 
-    def _submit(self, sweep: Sweep, count: int) -> list[str]:
+    def _submit(self, sweep: Sweep, count: int, left_here: Callable[[], bool]) -> list[str]:
         import submitit
 
         code, folder = snapshot(sweep.folder), sweep.folder / FOLDER
@@ -105,6 +111,8 @@ class Array:
             with redirect_stderr(StringIO()), executor.batch():
                 submitted = [executor.submit(slurm.become_worker, command) for _ in range(count)]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+            if left_here():  # Ctrl-C in a terminal reaches sbatch too
+                raise KeyboardInterrupt from None
             said = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if "sbatch: error" in line]
             raise ConfigError(f"sbatch refuses the workers: {'; '.join(said) or str(error)}") from None
         tasks = [str(job.job_id) for job in submitted]

@@ -1,0 +1,60 @@
+"""Ctrl-C while sbatch is at work: what Slurm has taken is known, and what it has not is not there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_cluster import Cluster, slurm
+from test_slurm import LONG, ON_SLURM, ROOT, TIMEOUT, clean, environment, launch, states, tasks, wait_until
+
+__all__ = ["clean", "slurm"]
+pytestmark = pytest.mark.slow
+
+SWEEP = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG]
+
+
+def interrupted(cluster: Cluster, cwd: Path, script: str) -> tuple[int, str]:
+    """The sweep, launched in a terminal where Ctrl-C is typed once the script has made the file `now`."""
+    real, now = shutil.which("sbatch", path=environment(cluster)["PATH"]), cwd / "now"
+    path = cwd / "bin" / "sbatch"
+    path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{script}\n".replace("SBATCH", f'{real} "$@"').replace("NOW", f"touch {now}"))
+    path.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), "-m", *SWEEP],
+        cwd=cwd,
+        env={**environment(cluster), "PATH": f"{path.parent}:{environment(cluster)['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(now.exists, "sbatch", cwd)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=TIMEOUT)
+    assert "Traceback" not in said
+    return process.returncode, said
+
+
+def test_after_slurm_has_taken_the_workers(slurm: Cluster, tmp_path: Path) -> None:
+    code, said = interrupted(slurm, tmp_path, "trap '' INT; SBATCH; NOW; sleep 1")
+    assert code == 130
+    assert "the workers go on; the same command watches them again" in said
+    assert len(tasks(tmp_path)) == 2
+    assert f"scancel {tasks(tmp_path)[0].split('_')[0]}" in said
+    watched = launch(slurm, tmp_path, *SWEEP)
+    assert f"2 workers of this sweep in the queue already: {' '.join(tasks(tmp_path))}" in watched.stdout
+    assert set(states(tmp_path).values()) == {"done"}
+
+
+def test_before_slurm_has_heard_of_them(slurm: Cluster, tmp_path: Path) -> None:
+    before = slurm.squeue().keys()
+    code, said = interrupted(slurm, tmp_path, "NOW; sleep 60; SBATCH")
+    assert code == 130
+    assert said.rstrip().endswith("interrupted; the same command goes on from what is saved")
+    assert tasks(tmp_path) == []
+    assert slurm.squeue().keys() <= before
