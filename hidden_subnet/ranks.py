@@ -10,15 +10,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,10 @@ from hidden_subnet.tasks import Meeting
 TIMEOUT = timedelta(minutes=10)
 """Of a rank that waits for another, which may be reading images or saving."""
 PR_SET_PDEATHSIG = 1
-
-T = TypeVar("T")
+FAILED = "failed"
+"""Where the store has the number of the first rank that failed, a line, and its traceback."""
+TOLD = 1
+"""Exit code of a rank that has left its traceback, or came after another that had."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,13 @@ ALONE = Team()
 @contextmanager
 def team_of_tasks(met: Meeting, device: str) -> Iterator[Team]:
     """The team of the tasks that have met; a rank that dies ends the others, which then wait for nobody."""
-    with _joined(met.store, met.rank, met.size, device, met.local_rank) as team:
-        yield team
+    try:
+        with _joined(met.store, met.rank, met.size, device, met.local_rank) as team:
+            yield team
+    except RuntimeError:
+        if met.rank == 0:  # whose error is the run's
+            _raise_of_another(met.store, met.size)
+        raise
 
 
 @contextmanager
@@ -153,11 +161,10 @@ def team_of(size: int, device: str, follow: Callable[..., None], arguments: tupl
     except RuntimeError as error:
         if dead := _dead(others):
             name, how = dead
-            if (told := _told(store, name)) is not None:
-                raise RuntimeError(f"{name} of {size}: {told.splitlines()[-1]}") from RankError(told)
             raise RuntimeError(
                 f"{name} of {size} died of {how}; the other ranks have ended with it ({_first_line(error)})"
             ) from error
+        _raise_of_another(store, size)
         raise
     finally:
         for process in others:
@@ -170,18 +177,36 @@ class RankError(Exception):
 
 
 def _dead(others: Sequence[BaseProcess]) -> tuple[str, str] | None:
-    """Of the ranks that ended otherwise than by coming to the end, the first, and how."""
-    for process in others:
-        process.join(2)  # a broken connection is seen before the process is gone
-        code = process.exitcode
-        if code:
-            return process.name, signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return None
+    """The rank that ended without a word, and how; None where all ended, or none did in time."""
+    until = time.monotonic() + 5  # a broken connection is seen before the process is gone
+    while True:
+        for process in others:
+            code = process.exitcode
+            if code not in (None, 0, TOLD):
+                return process.name, signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if all(process.exitcode is not None for process in others) or time.monotonic() > until:
+            return None
+        connection.wait([process.sentinel for process in others if process.exitcode is None], 0.5)
 
 
-def _told(store: Any, name: str) -> str | None:
-    """The traceback that a rank left before it ended."""
-    return store.get(name).decode() if store.check([name]) else None
+@contextmanager
+def _blaming(store: Any, rank: int) -> Iterator[None]:
+    """The first rank that fails leaves its traceback, before the others see its connections end and fail of that."""
+    try:
+        yield
+    except Exception:
+        with suppress(RuntimeError):  # rank 0, which holds the store, is gone
+            store.compare_set(FAILED, "", f"{rank}\n{traceback.format_exc()}")
+        raise
+
+
+def _raise_of_another(store: Any, size: int) -> None:
+    """RuntimeError with what the first rank that failed said, unless that was rank 0."""
+    if not store.check([FAILED]):
+        return
+    rank, _, told = store.get(FAILED).decode().partition("\n")
+    if rank != "0":
+        raise RuntimeError(f"rank {rank} of {size}: {told.splitlines()[-1]}") from RankError(told)
 
 
 def _other(
@@ -204,12 +229,10 @@ def _other(
     torch.set_num_threads(threads)
     store = TCPStore("127.0.0.1", port, size, is_master=False)
     try:
-        with _joined(store, rank, size, device, rank) as team:
+        with _blaming(store, rank), _joined(store, rank, size, device, rank) as team:
             follow(*arguments, team)
     except Exception:
-        with suppress(RuntimeError):  # rank 0, which holds the store, is gone
-            store.set(f"rank {rank}", traceback.format_exc())
-        sys.exit(1)
+        sys.exit(TOLD)
 
 
 @contextmanager
@@ -222,7 +245,8 @@ def _joined(store: Any, rank: int, size: int, device: str, local_rank: int) -> I
     distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         decisions = distributed.new_group(backend="gloo", timeout=TIMEOUT) if device == "cuda" else None
-        yield Team(rank, size, decisions)
+        with _blaming(store, rank):
+            yield Team(rank, size, decisions)
     finally:
         distributed.destroy_process_group()
 

@@ -17,16 +17,18 @@ from silence import QUIET
 from slurm_cluster import Cluster, slurm
 from test_experiment import assert_same_run, small
 from test_slurm import launch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from hidden_subnet import checkpoints, record
 from hidden_subnet.check import ConfigError, check
 from hidden_subnet.data.interfaces import rows
 from hidden_subnet.execute import Display, Outcome, execute
 from hidden_subnet.experiment import require_devices
-from hidden_subnet.ranks import Team, team_of
+from hidden_subnet.ranks import Team, team_of, team_of_tasks
 from hidden_subnet.settings import Config, Device, Model, WarmupThenPrune
 from hidden_subnet.sweep.gpus import hold, hold_one
 from hidden_subnet.sweep.pool import plan_slots
+from hidden_subnet.tasks import Meeting
 
 __all__ = ["slurm"]
 TINY_TRAINING = ("epochs=1", "threads=1", "device=cpu")
@@ -165,18 +167,76 @@ def test_a_rank_that_dies_ends_the_run_with_its_name(tmp_path: Path) -> None:
 
 
 def reads_a_damaged_image(team: Team) -> None:
-    raise ValueError("a.jpg is no image")
+    if team.rank == team.size - 1:
+        raise ValueError("a.jpg is no image")
+    team.agree(0)
+
+
+def ends(code: int, team: Team) -> None:
+    if team.rank == team.size - 1:
+        os._exit(code) if code > 0 else os.kill(os.getpid(), -code)
+    team.agree(0)
+
+
+def goes_on(team: Team) -> None:
+    for _ in range(2):
+        team.agree(0)
 
 
 @pytest.mark.slow
-def test_what_another_rank_says_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_another_rank_says_is_told(size: int, capfd: pytest.CaptureFixture[str]) -> None:
+    last = size - 1
     with (
-        pytest.raises(RuntimeError, match=r"^rank 1 of 2: ValueError: a\.jpg is no image$") as caught,
-        team_of(2, "cpu", reads_a_damaged_image, ()) as team,
+        pytest.raises(RuntimeError, match=rf"^rank {last} of {size}: ValueError: a\.jpg is no image$") as caught,
+        team_of(size, "cpu", reads_a_damaged_image, ()) as team,
     ):
         team.agree(0)
     assert "in reads_a_damaged_image" in str(caught.value.__cause__)  # what error.txt holds
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "how"), [(-9, "SIGKILL"), (3, "exit code 3")])
+def test_how_another_rank_ended_is_told(code: int, how: str) -> None:
+    with (
+        pytest.raises(RuntimeError, match=rf"^rank 2 of 3 died of {how}; the other ranks have ended with it"),
+        team_of(3, "cpu", ends, (code,)) as team,
+    ):
+        team.agree(0)
+
+
+@pytest.mark.slow
+def test_what_rank_0_says_is_its_own() -> None:
+    """Though the others fail as well, of its connections."""
+
+    def fails() -> None:
+        with team_of(2, "cpu", goes_on, ()) as team:
+            team.agree(0)
+            raise RuntimeError("no memory left")
+
+    with pytest.raises(RuntimeError, match=r"^no memory left$"):
+        fails()
+
+
+def fails_as_a_task(port: int) -> None:
+    store = TCPStore("127.0.0.1", port, 2, is_master=False)
+    with team_of_tasks(Meeting(1, 2, 1, store), "cpu") as team:
+        reads_a_damaged_image(team)
+
+
+@pytest.mark.slow
+def test_what_another_task_says_is_told() -> None:
+    store = TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    other = multiprocessing.get_context("spawn").Process(target=fails_as_a_task, args=(store.port,))
+    other.start()
+    with (
+        pytest.raises(RuntimeError, match=r"^rank 1 of 2: ValueError: a\.jpg is no image$"),
+        team_of_tasks(Meeting(0, 2, 0, store), "cpu") as team,
+    ):
+        team.agree(0)
+    other.join(60)
+    assert other.exitcode == 1
 
 
 @pytest.fixture
