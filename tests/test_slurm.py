@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 TIMEOUT = 300  # generous: it only tells a hang
 TINY = ["data=synthetic", "model.width=0.125", "train.epochs=2", "tracker=none", "train.threads=1"]
 LONG = [*TINY[:2], "train.epochs=600", *TINY[3:]]  # some 25 s
+ENDLESS = [*LONG, "train.epochs=100000"]
 ON_SLURM = ["hydra/launcher=slurm", "hydra.launcher.workers=2"]
 SECRET = "canary-b1946ac92492d2347c6235b4d2611184"
 
@@ -166,7 +167,7 @@ def test_launched_anew_at_once_after_a_stop(slurm: Cluster, tmp_path: Path) -> N
 
 
 def test_detached_sweep_is_watched_by_the_same_command(slurm: Cluster, tmp_path: Path) -> None:
-    sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG]  # or they are done before the second command
+    sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG, "train.epochs=1200"]  # longer than the second command starts
     said = launch(slurm, tmp_path, *sweep, "hydra.launcher.detach=true")
     assert said.returncode == 0, said.stdout + said.stderr
     assert f"scancel {tasks(tmp_path)[0].split('_')[0]}" in said.stdout
@@ -261,14 +262,13 @@ def test_f6_requeued_three_times_and_cancelled(slurm: Cluster, tmp_path: Path) -
 
     cancelled = tmp_path / "cancelled"
     cancelled.mkdir()
-    two = start(slurm, cancelled, *LONG, *ON_SLURM)
-    wait_until(lambda: (cancelled / "runs").exists() and [*(cancelled / "runs").glob("*/config.yaml")], "a", cancelled)
-    wait_until(lambda: rows(only_run(cancelled)) > 20, "epochs", cancelled)
+    two = start(slurm, cancelled, *ENDLESS, *ON_SLURM)
+    wait_until(lambda: [*cancelled.glob("runs/*/config.yaml")] and rows(only_run(cancelled)) > 20, "epochs", cancelled)
     two.send_signal(signal.SIGINT)
     assert two.wait(TIMEOUT) == 130
     assert "the workers go on; the same command watches them again" in (cancelled / "said").read_text()
     assert slurm.squeue()[tasks(cancelled)[0]] == "RUNNING"
-    two = start(slurm, cancelled, *LONG, *ON_SLURM)
+    two = start(slurm, cancelled, *ENDLESS, *ON_SLURM)
     wait_until(lambda: "in the queue already" in (cancelled / "said").read_text(), "the launcher", cancelled)
     slurm.run("scancel", tasks(cancelled)[0])
     assert two.wait(TIMEOUT) == 1

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import Cluster, slurm
-from test_slurm import LONG, ON_SLURM, ROOT, TIMEOUT, clean, environment, launch, states, tasks, wait_until
+from test_slurm import ENDLESS, ON_SLURM, ROOT, TIMEOUT, clean, environment, start, tasks, wait_until
 
 __all__ = ["clean", "slurm"]
 pytestmark = pytest.mark.slow
 
-SWEEP = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG]
+SWEEP = ["prune_rate=0.1,0.3", *ON_SLURM, *ENDLESS]
 
 
 def interrupted(cluster: Cluster, cwd: Path, script: str) -> tuple[int, str]:
@@ -46,9 +46,12 @@ def test_after_slurm_has_taken_the_workers(slurm: Cluster, tmp_path: Path) -> No
     assert "the workers go on; the same command watches them again" in said
     assert len(tasks(tmp_path)) == 2
     assert f"scancel {tasks(tmp_path)[0].split('_')[0]}" in said
-    watched = launch(slurm, tmp_path, *SWEEP)
-    assert f"2 workers of this sweep in the queue already: {' '.join(tasks(tmp_path))}" in watched.stdout
-    assert set(states(tmp_path).values()) == {"done"}
+    again = start(slurm, tmp_path, *SWEEP)
+    known = f"2 workers of this sweep in the queue already: {' '.join(tasks(tmp_path))}"
+    wait_until(lambda: known in (tmp_path / "said").read_text(), "the same command", tmp_path)
+    slurm.run("scancel", *tasks(tmp_path))
+    assert again.wait(TIMEOUT) == 1
+    assert len(tasks(tmp_path)) == 2
 
 
 def test_before_slurm_has_heard_of_them(slurm: Cluster, tmp_path: Path) -> None:
