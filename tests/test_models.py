@@ -146,7 +146,7 @@ def accuracy(folder: Path, which: Any) -> float:
 @pytest.mark.parametrize(
     "method",
     [
-        name if name in ("edge_popup", "dense") else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "edge_popup" else pytest.param(name, marks=pytest.mark.slow)
         for name in METHODS
         if name != "warmup_then_prune"  # more epochs than here
     ],

@@ -147,9 +147,15 @@ def test_long_lists_are_told_by_combination(
     [
         (["plan=true"], ["1 run ", "1 to do", "367,680"]),
         (["-m", "prune_rate=0.1,0.5", "plan=true"], ["2 runs", "2 to do", "pr0.1", "pr0.5"]),
-        (["-m", "prune_rate=0.1,0.5", "plan=true", "hydra/launcher=basic"], ["2 runs", "2 to do"]),
+        pytest.param(
+            ["-m", "prune_rate=0.1,0.5", "plan=true", "hydra/launcher=basic"],
+            ["2 runs", "2 to do"],
+            marks=pytest.mark.slow,
+        ),
         (["plan=true", "-m", "prune_rate=0.1,0.5"], ["2 runs", "2 to do"]),  # overrides on both sides of -m
-        (["sweep=prune_rates", "plan=true"], ["57 runs", "57 to do", "dense", "random"]),
+        pytest.param(
+            ["sweep=prune_rates", "plan=true"], ["57 runs", "57 to do", "dense", "random"], marks=pytest.mark.slow
+        ),
         (["-m", "method=edge_popup,random", "seed=range(0,50)", "plan=true"], ["100 runs", "50 to do"]),
     ],
 )

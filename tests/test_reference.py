@@ -124,7 +124,13 @@ def assert_close(logits: torch.Tensor, expected: list[list[float]]) -> None:
     torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
 
 
-@pytest.mark.parametrize("case", TRAINING["trajectories"], ids=lambda case: case["arch"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case["arch"], marks=[pytest.mark.slow] * (case["arch"] == "Conv4"))
+        for case in TRAINING["trajectories"]
+    ],
+)
 def test_loss_trajectory(case: dict[str, Any]) -> None:
     model = filled(case["arch"], case["width_mult"], case["input_shape"], case["kept_fraction"])
     frozen = {path: layer.weight.detach().clone() for path, layer in masked_layers(model)}

@@ -155,7 +155,13 @@ def test_every_experiment_has_its_row_in_order() -> None:
     assert len(set(IDS)) == 112
 
 
-@pytest.mark.parametrize(("experiment", "row"), [*zip(EXPERIMENTS, ROWS, strict=True)], ids=IDS)
+@pytest.mark.parametrize(
+    ("experiment", "row"),
+    [
+        pytest.param(experiment, row, id=row["experiment"], marks=[pytest.mark.slow] * (index % 4 > 0))
+        for index, (experiment, row) in enumerate(zip(EXPERIMENTS, ROWS, strict=True))
+    ],
+)
 def test_every_setting_is_theirs(
     composed: Callable[..., Config], experiment: dict[str, Any], row: dict[str, str]
 ) -> None:
