@@ -200,7 +200,7 @@ def test_one_wrong_value_in_a_list_stops_all(compose: Compose, arguments: str, w
         ("-m pretrained=nope.pt prune_rate=0.1,0.2", ["pretrained=nope.pt", "there is no such file"]),
         ("-m evaluate=a,b", ["evaluate=a", "leave -m"]),
         ("+typo=1", ["typo", "no such setting"]),
-        ("~model", ["model"]),
+        ("~tracker", ["~tracker", "nothing can be taken away"]),
         ("-m prune_rate=glob(*)", ["glob"]),
         ("-m seed=0,1 hydra.launcher.workers=0", ["hydra.launcher.workers=0", "1 or more"]),
         # Loads torch, and is tried below without the command too.
