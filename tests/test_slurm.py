@@ -149,23 +149,6 @@ def test_sweep(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Non
     assert [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()] == []
 
 
-def test_launched_anew_at_once_after_a_stop(slurm: Cluster, tmp_path: Path) -> None:
-    """The stop comes while the workers still load torch; the new launch waits for them and does not count on them."""
-    sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG]
-    assert launch(slurm, tmp_path, *sweep, "hydra.launcher.detach=true").returncode == 0
-    [folder] = (tmp_path / "runs" / ".sweeps").iterdir()
-    first = tasks(tmp_path)
-    wait_until(lambda: "RUNNING" in slurm.run("squeue", "-h", "-t", "R", "-o", "%T"), "a worker", tmp_path)
-    stop = [sys.executable, "-m", "hidden_subnet", "stop", str(folder), "--no-wait"]
-    said = subprocess.run(stop, cwd=tmp_path, env=environment(slurm), capture_output=True, text=True, timeout=TIMEOUT)
-    assert (said.returncode, "is asked to stop" in said.stdout) == (0, True), said.stdout + said.stderr
-    again = launch(slurm, tmp_path, *sweep)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "the sweep was stopped: waits until" in again.stdout
-    assert set(states(tmp_path).values()) == {"done"}
-    assert set(first) < set(tasks(tmp_path))
-
-
 def test_detached_sweep_is_watched_by_the_same_command(slurm: Cluster, tmp_path: Path) -> None:
     sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG, "train.epochs=1200"]  # longer than the second command starts
     said = launch(slurm, tmp_path, *sweep, "hydra.launcher.detach=true")

@@ -1,4 +1,4 @@
-"""Ctrl-C while sbatch is at work: what Slurm has taken is known, and what it has not is not there."""
+"""Submissions at odd moments: Ctrl-C while sbatch is at work, and the same command while stopped workers leave."""
 
 import os
 import shutil
@@ -8,8 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, slurm
-from test_slurm import ENDLESS, ON_SLURM, ROOT, TIMEOUT, clean, environment, start, tasks, wait_until
+from slurm_cluster import NODES, Cluster, slurm
+from test_slurm import (
+    ENDLESS,
+    LONG,
+    ON_SLURM,
+    ROOT,
+    TIMEOUT,
+    clean,
+    environment,
+    launch,
+    start,
+    states,
+    tasks,
+    wait_until,
+)
 
 __all__ = ["clean", "slurm"]
 pytestmark = pytest.mark.slow
@@ -61,3 +74,30 @@ def test_before_slurm_has_heard_of_them(slurm: Cluster, tmp_path: Path) -> None:
     assert said.rstrip().endswith("interrupted; the same command goes on from what is saved")
     assert tasks(tmp_path) == []
     assert slurm.squeue().keys() <= before
+
+
+def processes_of_workers(cluster: Cluster) -> list[int]:
+    found = [pid for node in NODES for pid, line in cluster.processes_on(node).items() if " worker " in line]
+    return found if len(found) >= 2 else []
+
+
+def test_launched_anew_at_once_after_a_stop(slurm: Cluster, tmp_path: Path) -> None:
+    """The stop comes while the workers still load torch; the new launch waits for them and does not count on them."""
+    sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG]
+    assert launch(slurm, tmp_path, *sweep, "hydra.launcher.detach=true").returncode == 0
+    [folder] = (tmp_path / "runs" / ".sweeps").iterdir()
+    first = tasks(tmp_path)
+    workers = wait_until(lambda: processes_of_workers(slurm), "the workers", tmp_path)
+    for pid in workers:  # or they might be gone before the new launch looks
+        os.kill(pid, signal.SIGSTOP)
+    stop = [sys.executable, "-m", "hidden_subnet", "stop", str(folder), "--no-wait"]
+    said = subprocess.run(stop, cwd=tmp_path, env=environment(slurm), capture_output=True, text=True, timeout=TIMEOUT)
+    assert (said.returncode, "is asked to stop" in said.stdout) == (0, True), said.stdout + said.stderr
+    again = start(slurm, tmp_path, *sweep)
+    waits = "the sweep was stopped: waits until 2 workers of it have saved and left"
+    wait_until(lambda: waits in (tmp_path / "said").read_text(), "the new launch", tmp_path)
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+    assert again.wait(TIMEOUT) == 0, (tmp_path / "said").read_text()
+    assert set(states(tmp_path).values()) == {"done"}
+    assert set(first) < set(tasks(tmp_path))
