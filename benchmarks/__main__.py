@@ -14,9 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import augmentation, epoch, gpu, gpu_sweep, levers, mask, memory, runs, step
+from benchmarks import augmentation, epoch, gpu, gpu_sweep, levers, mask, memory, runs, scale, step
 from benchmarks.timing import Row
-from hidden_subnet.memory import keep_freed_memory
+from hidden_subnet.training.acceleration import freed_memory_kept
 
 # What is measured, and the same at a size that takes seconds.
 TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
@@ -55,6 +55,7 @@ TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
         partial(runs.packing_rows, width=1.0, epochs=15, runs=27, alone=3),
         partial(runs.packing_rows, width=0.1, epochs=1, runs=2, alone=1),
     ),
+    "scale": (partial(scale.many_rows, runs=20_000, rounds=1), partial(scale.many_rows, runs=10, rounds=1)),
     "gpu": (
         partial(gpu.rows, "cuda", width=1.0, batch=128, images=50_000, steps=20, rounds=5),
         partial(gpu.rows, "cuda", width=0.1, batch=8, images=64, steps=2, rounds=1),
@@ -75,9 +76,9 @@ def main() -> None:
     if unknown := set(options.topics) - TOPICS.keys():
         parser.error(f"{', '.join(sorted(unknown))}: there is no such row; choose among {', '.join(TOPICS)}")
     torch.set_num_threads(1)
-    keep_freed_memory()  # as every run does
     setting = {"quick": options.quick, "threads": 1, **machine()}
-    rows = measure(options.topics or TOPICS, options.quick)
+    with freed_memory_kept():  # as in every run
+        rows = measure(options.topics or TOPICS, options.quick)
     console = Console()
     console.width = max(console.width, 100)  # where the output is no terminal
     console.print(table(rows))

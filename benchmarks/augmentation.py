@@ -3,8 +3,8 @@
 import torch
 
 from benchmarks.timing import Row, by_turns
-from hidden_subnet.data.batches import Batches
-from hidden_subnet.data.info import INFO
+from hidden_subnet.data.catalog import INFO
+from hidden_subnet.data.in_memory import Batches
 
 
 def rows(images: int, batch: int, rounds: int) -> list[Row]:

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.network import PRUNE_RATE, RuleFor, by_sorting, network, optimizer_of, ours
+from benchmarks.network import PRUNE_RATE, RuleFor, by_sorting, network, optimizer_of, ours, trainer_of
 from benchmarks.timing import Row, by_turns, ratios
-from hidden_subnet.data.batches import Batches
-from hidden_subnet.data.info import INFO
-from hidden_subnet.masks import kept_count
-from hidden_subnet.training import Sums, train_epoch
+from hidden_subnet.data.catalog import INFO
+from hidden_subnet.data.in_memory import Batches
+from hidden_subnet.masks.topk import kept_count
+from hidden_subnet.training.metrics import MetricSums
 
 INFORMATION = INFO["fashion_mnist"]
 
@@ -52,13 +52,12 @@ def _fc(width: float, rule_for: RuleFor | None) -> nn.Module:
 
 def _ours(width: float, pixels: Tensor, labels: Tensor, batch: int, masked: bool = True) -> Callable[[], None]:
     batches = Batches(pixels, labels, INFORMATION, batch_size=batch, crop=0, flip=False, device="cpu")
-    model = _fc(width, ours() if masked else None)
-    optimizer = optimizer_of(model)
+    trainer = trainer_of(_fc(width, ours() if masked else None), batch_size=batch)
 
     def epoch() -> None:
-        sums = Sums("cpu")
-        train_epoch(model, batches.epoch(0, 0), optimizer, 0.0, sums, lambda: None)
-        sums.means()
+        trainer.metrics = MetricSums("cpu")
+        trainer.train_epoch(batches.epoch(0, 0))
+        trainer.metrics.means()
 
     return epoch
 
@@ -105,7 +104,7 @@ class _TopKMask(torch.autograd.Function):
 
 
 class TopKMaskRule:
-    """What one writes who knows that no order is needed."""
+    """The mask by torch.topk, for which the scores need not be sorted."""
 
     def __init__(self, n: int) -> None:
         self.keep = kept_count(n, PRUNE_RATE)

@@ -1,24 +1,25 @@
-"""What is asked of an H100: masks of all layers, steps against their floor, images a second, waits for the host."""
+"""Figures of a GPU: masks of all layers, steps against their floor, images a second, waits for the host."""
 
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from time import perf_counter
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from benchmarks.network import CIFAR, Shape, batch_of, network, optimizer_of
+from benchmarks.network import CIFAR, Shape, batch_of, network, trainer_of
 from benchmarks.timing import Row, by_turns, ratios
-from hidden_subnet.course import Course
-from hidden_subnet.data.batches import Batches
-from hidden_subnet.data.info import INFO
-from hidden_subnet.layers import masked_layers
-from hidden_subnet.settings import Config, EdgePopup, Init, InitName, Model, Pruning, PruningName
-from hidden_subnet.step_graph import FIRST, recorded
-from hidden_subnet.subnetwork import put_masks
-from hidden_subnet.training import Step, Sums, train_epoch
+from hidden_subnet.config.registries import METHODS
+from hidden_subnet.config.settings import Config, Init, Model, Pruning, Train
+from hidden_subnet.data.catalog import INFO
+from hidden_subnet.data.in_memory import Batches
+from hidden_subnet.masks.layers import masked_layers
+from hidden_subnet.methods.apply import apply_method
+from hidden_subnet.methods.base import Method
+from hidden_subnet.training.acceleration import FIRST
+from hidden_subnet.training.metrics import MetricSums
+from hidden_subnet.training.trainer import Trainer
 
 IMAGENET: Shape = (3, 224, 224)
 WANTED = (
@@ -63,23 +64,24 @@ def _clock(device: str) -> Callable[[], float]:
     return finished
 
 
-def _masked(name: str, shape: Shape, classes: int, device: str, width: float) -> tuple[torch.nn.Module, Course]:
+def _masked(name: str, shape: Shape, classes: int, device: str, width: float) -> tuple[torch.nn.Module, Method]:
     """As a run masks it, with whatever makes its masks on this device."""
     model = network(name, width, None, shape=shape, classes=classes, bf16=True, channels_last=True, device=device)
     config = Config(
         model=Model(name=name, width=width),
-        init=Init(name=InitName.signed_constant),
-        pruning=Pruning(name=PruningName.layerwise),
-        method=EdgePopup(),
+        init=Init(name="signed_constant"),
+        pruning=Pruning(name="layerwise"),
+        method=METHODS["edge_popup"].settings(),
+        train=Train(mask_kernels=device == "cuda"),
     )
-    course = put_masks(model, config)
-    course.begin_epoch(0)
-    return model, course
+    method = apply_method(model, config)
+    method.on_epoch_start(0)
+    return model, method
 
 
 def _mask(device: str, width: float, steps: int, rounds: int) -> list[float]:
     """Microseconds from the scores of all layers to their effective weights."""
-    model, course = _masked("resnet50", IMAGENET, 1000, device, width)
+    model, method = _masked("resnet50", IMAGENET, 1000, device, width)
     layers = [layer for _, layer in masked_layers(model)]
 
     @torch.no_grad()
@@ -87,7 +89,7 @@ def _mask(device: str, width: float, steps: int, rounds: int) -> list[float]:
         for step in range(steps):
             for layer in layers:  # as an optimizer's step does
                 increment_version(layer.scores)
-            course.before_step(step)
+            method.on_step_start(step)
             for layer in layers:
                 layer.effective_weight()
 
@@ -109,9 +111,9 @@ def _step(
 
 
 def _replaying(
-    model: torch.nn.Module, course: Course | None, batch: tuple[Tensor, Tensor], device: str, steps: int
+    model: torch.nn.Module, method: Method | None, batch: tuple[Tensor, Tensor], device: str, steps: int
 ) -> float:
-    """Seconds of so many steps, once a step is recorded."""
+    """Return the seconds of `steps` steps, once a step is recorded."""
     clock, times = _clock(device), []
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -122,18 +124,12 @@ def _replaying(
             yield batch
         times.append(clock())
 
-    sums = Sums(device)
-    optimizer, faster = optimizer_of(model), _graph(device, len(batch[1]))
-    train_epoch(model, batches(), optimizer, 0.0, sums, lambda: None, _before(course), faster=faster)
+    _trainer(model, method, len(batch[1]), device).train_epoch(batches())
     return times[1] - times[0]
 
 
-def _before(course: Course | None) -> Callable[[], None]:
-    return lambda: None if course is None else course.before_step(0)
-
-
-def _graph(device: str, size: int) -> Callable[[Step], Step]:
-    return partial(recorded, size=size) if device == "cuda" else lambda step: step
+def _trainer(model: torch.nn.Module, method: Method | None, batch: int, device: str) -> Trainer:
+    return trainer_of(model, method, batch_size=batch, device=device, cuda_graph=device == "cuda")
 
 
 def _images_per_second(device: str, width: float, batch: int, images: int, rounds: int) -> list[float]:
@@ -141,33 +137,34 @@ def _images_per_second(device: str, width: float, batch: int, images: int, round
     pixels = torch.randint(0, 256, (images, *CIFAR), dtype=torch.uint8)
     labels = torch.arange(images) % 10
     batches = Batches(pixels, labels, INFO["cifar10"], batch_size=batch, crop=4, flip=True, device=device)
-    model, course = _masked("conv4", CIFAR, 10, device, width)
-    optimizer, before = optimizer_of(model), _before(course)
+    trainer = _trainer(*_masked("conv4", CIFAR, 10, device, width), batch, device)
 
     def epoch() -> None:
-        sums, faster = Sums(device), _graph(device, batch)
-        train_epoch(model, batches.epoch(0, 0), optimizer, 0.0, sums, lambda: None, before, faster=faster)
-        sums.means()
+        trainer.metrics = MetricSums(device)
+        trainer.train_epoch(batches.epoch(0, 0))
+        trainer.metrics.means()
 
     return [images / s for s in by_turns({"": epoch}, rounds, _clock(device))[""]]
 
 
 def _waits(device: str, width: float, batch: int, steps: int) -> float:
     """How often a step of conv4 waits for the device, as torch itself reports it."""
-    (model, course), (images, labels) = _masked("conv4", CIFAR, 10, device, width), batch_of(batch, CIFAR, device)
-    optimizer, sums = optimizer_of(model), Sums(device)
+    images, labels = batch_of(batch, CIFAR, device)
+    trainer = trainer_of(*_masked("conv4", CIFAR, 10, device, width), batch_size=batch, device=device)
+    trainer.network.train()
 
     def train() -> None:
-        train_epoch(model, [(images, labels)] * steps, optimizer, 0.0, sums, lambda: None, _before(course))
+        for _ in range(steps):
+            trainer.train_step(images, labels)
 
     train()
     if device != "cuda":
         return 0.0
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             train()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(each.message) for each in told) / steps
+    return sum("synchroniz" in str(each.message) for each in warned) / steps

@@ -1,9 +1,10 @@
-"""What each setting that trades rounding or memory for speed buys in a step on this CPU."""
+"""Settings that trade rounding or memory for speed: how much each gains in a step on this CPU."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -11,9 +12,8 @@ import torch
 
 from benchmarks.network import by_sorting, compiled_step_of, ours, step_of
 from benchmarks.timing import Row, by_turns, ratios
-from hidden_subnet.check import ConfigError
-from hidden_subnet.memory import keep_freed_memory
-from hidden_subnet.speed import refuse_bfloat16, refuse_compilation
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.training.acceleration import freed_memory_kept, refuse_bfloat16, refuse_compilation
 
 
 def rows(name: str, width: float, batch: int, rounds: int) -> list[Row]:
@@ -92,15 +92,14 @@ def _malloc(name: str, width: float, batch: int, rounds: int) -> list[Row]:
             done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
             seconds[how].append(json.loads(done.stdout))
     samples = ratios(seconds["given back"], seconds["kept"])
-    topic = f"memory.py, step of {name}, batch {batch}"
+    topic = f"malloc, step of {name}, batch {batch}"
     return [Row(topic=topic, name="freed memory given back / kept", unit="x", samples=samples)]
 
 
 def _in_a_process(name: str, width: float, batch: int, how: str) -> float:
     torch.set_num_threads(1)
-    if how == "kept":
-        keep_freed_memory()
-    return min(by_turns({"": step_of(name, width, batch, ours())}, rounds=3)[""])
+    with freed_memory_kept() if how == "kept" else nullcontext():
+        return min(by_turns({"": step_of(name, width, batch, ours())}, rounds=3)[""])
 
 
 if __name__ == "__main__":

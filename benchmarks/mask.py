@@ -7,8 +7,9 @@ from torch import Tensor
 
 from benchmarks.sort_mask import SortRule
 from benchmarks.timing import Row, by_turns, ratios
-from hidden_subnet.masks import Scratch, kept_count
-from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.masks.selection import TopKSelection
+from hidden_subnet.masks.topk import SelectionBuffers, kept_count
+from hidden_subnet.methods.edge_popup import EdgePopupRule
 
 PRUNE_RATES = (0.1, 0.5, 0.9)
 
@@ -25,15 +26,19 @@ def _rows(n: int, prune_rate: float, rounds: int) -> list[Row]:
     tied = _tied_at_the_cut(scores, keep)
     # As far from one step to the next as those of fc at a learning rate of 0.1.
     moving = cycle([scores * (1 + 5e-4 * step) for step in (0, 1, 2, 1)])
-    scratch = Scratch()
-    ours, sorting = TopKRule(keep, scratch), SortRule(keep)
+    buffers = SelectionBuffers()
+
+    def rule() -> EdgePopupRule:
+        return EdgePopupRule(TopKSelection(keep, buffers))
+
+    ours, sorting = rule(), SortRule(keep)
     for _ in range(3):
         ours(next(moving), weight)
     seconds = by_turns(
         {
             "ours": lambda: ours(next(moving), weight),
-            "ours, first step": lambda: TopKRule(keep, scratch)(scores, weight),
-            "ours, equal at the cut": lambda: TopKRule(keep, scratch)(tied, weight),
+            "ours, first step": lambda: rule()(scores, weight),
+            "ours, equal at the cut": lambda: rule()(tied, weight),
             "by sorting": lambda: sorting(scores, weight),
         },
         rounds,

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.network import PRUNE_RATE, batch_of, network, stepper
+from benchmarks.network import batch_of, network, ours, stepper
 from benchmarks.timing import Row
-from hidden_subnet.masks import Scratch, kept_count
-from hidden_subnet.methods.edge_popup import TopKRule
+from hidden_subnet.masks.topk import SelectionBuffers
 
 
 def rows(names: tuple[str, ...], width: float, batch: int) -> list[Row]:
@@ -33,10 +32,10 @@ def peak(name: str, width: float, batch: int, masked: bool) -> int:
     By torch's own count, which is the same every time; what the process has from the system depends on malloc.
     """
     gc.collect()
-    scratch = Scratch()
+    buffers = SelectionBuffers()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        rule = (lambda n: TopKRule(kept_count(n, PRUNE_RATE), scratch)) if masked else None
-        step = stepper(network(name, width, rule), batch_of(batch))
+        rule_for = ours(buffers) if masked else None
+        step = stepper(network(name, width, rule_for), batch_of(batch))
         step()
         step()
     with tempfile.TemporaryDirectory() as folder:
@@ -45,8 +44,7 @@ def peak(name: str, width: float, batch: int, masked: bool) -> int:
         events = json.loads(path.read_text())["traceEvents"]
     counted = [event for event in events if event.get("name") == "[memory]"]
     counted.sort(key=lambda event: event["ts"])
-    # The count goes on from earlier profiles in the process.
+    # The count continues that of earlier profiles in the process.
     before = counted[0]["args"]["Total Allocated"] - counted[0]["args"]["Bytes"]
     most = max(event["args"]["Total Allocated"] for event in counted)
-    buffers = sum(buffer.nbytes for buffer in vars(scratch).values())
-    return int(most - before + buffers)
+    return int(most - before + sum(buffer.nbytes for buffer in vars(buffers).values()))

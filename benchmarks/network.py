@@ -2,30 +2,35 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from benchmarks.sort_mask import SortRule
-from hidden_subnet.inits import fill
-from hidden_subnet.layers import Rule, fill_scores, mask_layers, masked_layers
-from hidden_subnet.masks import Scratch, kept_count
-from hidden_subnet.methods.edge_popup import TopKRule
-from hidden_subnet.models.build import build
-from hidden_subnet.settings import Precision, Train
-from hidden_subnet.speed import compiled, speed_up
-from hidden_subnet.training import Sums, train_epoch
+from hidden_subnet.config.settings import Config, MethodSettings, Precision, Train, setting
+from hidden_subnet.masks.layers import ScoreRule, fill_scores, mask_layers, masked_layers
+from hidden_subnet.masks.selection import LayerSelection, TopKSelection
+from hidden_subnet.masks.topk import SelectionBuffers, kept_count
+from hidden_subnet.methods.base import Method
+from hidden_subnet.methods.edge_popup import EdgePopupRule
+from hidden_subnet.models.inits import fill
+from hidden_subnet.models.networks import build
+from hidden_subnet.training.acceleration import speed_up
+from hidden_subnet.training.metrics import MetricSums
+from hidden_subnet.training.trainer import Trainer
 
 PRUNE_RATE = 0.5
 Shape = tuple[int, int, int]
-RuleFor = Callable[[int], Rule]
+RuleFor = Callable[[int], ScoreRule]
 CIFAR: Shape = (3, 32, 32)
 
 
-def ours() -> RuleFor:
-    scratch = Scratch()
-    return lambda n: TopKRule(kept_count(n, PRUNE_RATE), scratch)
+def ours(buffers: SelectionBuffers | None = None) -> RuleFor:
+    """All layers share the buffers, as in a run."""
+    shared = buffers or SelectionBuffers()
+    return lambda n: EdgePopupRule(TopKSelection(kept_count(n, PRUNE_RATE), shared))
 
 
 def by_sorting() -> RuleFor:
@@ -43,43 +48,89 @@ def network(
     channels_last: bool = False,
     device: str = "cpu",
 ) -> nn.Module:
-    """Without a rule the network of which the weights are trained."""
+    """Return the network with a rule in each layer; without one, the network whose weights are trained."""
     model: nn.Module = build(name, width, shape, classes)
     fill(model, "signed_constant", "fan_in", 1.0, seed=0)
     model.to(device)
     speed_up(model, Train(precision=Precision.bf16 if bf16 else Precision.fp32, channels_last=channels_last), device)
     if rule_for is not None:
-        mask_layers(model, rule_for)
+        mask_layers(model)
+        for _, layer in masked_layers(model):
+            layer.rule = rule_for(layer.weight.numel())
         fill_scores(model, seed=0, stream="scores")
     return model
 
 
-def optimizer_of(model: nn.Module) -> SGD:
-    """With a real learning rate for scores, whose thresholds have to move, and for weights one that leaves them.
+def learning_rate_of(model: nn.Module) -> float:
+    """A real learning rate for scores, whose thresholds have to move, and for weights one that leaves them.
 
     With a real one the dense network soon has only dead ReLUs here, and to pool zeros takes half the time, as the
     processor foresees every comparison.
     """
+    return 0.1 if masked_layers(model) else 1e-6
+
+
+def optimizer_of(model: nn.Module) -> SGD:
+    """The optimizer that a run has, for loops that are not ours."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return SGD(trained, lr=0.1 if masked_layers(model) else 1e-6, momentum=0.9, weight_decay=1e-4)
+    return SGD(trained, lr=learning_rate_of(model), momentum=0.9, weight_decay=1e-4)
+
+
+@dataclass(kw_only=True, slots=True)
+class GivenRulesSettings(MethodSettings):
+    name: str = setting("given_rules", id="always")
+
+
+class GivenRules(Method):
+    """Leaves the layers the rules that they have, and adds nothing to a step."""
+
+    settings = GivenRulesSettings
+    trains = "scores"
+    has_prune_rate = False
+
+    def __init__(self, network: nn.Module, config: Config | None = None) -> None:
+        super().__init__(network, config or Config())
+
+    def rule(self, selection: LayerSelection, path: str) -> ScoreRule:
+        return dict(self.layers)[path].rule
+
+
+def trainer_of(
+    model: nn.Module,
+    method: Method | None = None,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    compile: bool = False,
+    cuda_graph: bool = False,
+) -> Trainer:
+    """The trainer of a run; without a `method` the rules of the layers stay what they are."""
+    train = Train(
+        lr=learning_rate_of(model),
+        momentum=0.9,
+        weight_decay=1e-4,
+        schedule="constant",
+        batch_size=batch_size,
+        compile=compile,
+        cuda_graph=cuda_graph,
+    )
+    return Trainer(model, method or GivenRules(model), train, device)
 
 
 def batch_of(size: int, shape: Shape = CIFAR, device: str = "cpu") -> tuple[Tensor, Tensor]:
     return torch.randn(size, *shape, device=device), torch.arange(size, device=device) % 10
 
 
-def stepper(
-    model: nn.Module, batch: tuple[Tensor, Tensor], forward: Callable[[Tensor], Tensor] | None = None
-) -> Callable[[], None]:
-    """A step of the training loop on the same batch."""
-    optimizer = optimizer_of(model)
+def stepper(model: nn.Module, batch: tuple[Tensor, Tensor], *, compile: bool = False) -> Callable[[], None]:
+    """A step of the trainer on the same batch."""
     device = str(batch[0].device)
+    trainer = trainer_of(model, batch_size=len(batch[1]), device=device, compile=compile)
 
     def step() -> None:
-        sums = Sums(device)
-        train_epoch(model, [batch], optimizer, 0.0, sums, lambda: None, forward=forward)
+        trainer.metrics = MetricSums(device)
+        trainer.train_epoch([batch])
         # Arithmetic with nan or inf takes another time than a training that works.
-        assert math.isfinite(sums.means().loss)
+        assert math.isfinite(trainer.metrics.means().loss)
 
     return step
 
@@ -93,7 +144,6 @@ def step_of(
 
 def compiled_step_of(name: str, width: float, batch: int, rule_for: RuleFor) -> Callable[[], None]:
     """Compiled already; only the network that was compiled last in this process stays so."""
-    model = network(name, width, rule_for)
-    step = stepper(model, batch_of(batch), forward=compiled(model, batch))
+    step = stepper(network(name, width, rule_for), batch_of(batch), compile=True)
     step()
     return step

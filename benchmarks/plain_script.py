@@ -1,4 +1,4 @@
-"""What one writes without a framework: a training of conv4 that stays on the GPU, with masks by torch.topk."""
+"""A script without a framework: a training of conv4 that stays on the GPU, with masks by torch.topk."""
 
 import json
 import sys
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from benchmarks.epoch import TopKMaskRule
 from benchmarks.network import network
-from hidden_subnet.schedules import learning_rate
+from hidden_subnet.config.settings import Train
+from hidden_subnet.training.optim import learning_rate
 
 SHAPE = (1, 32, 32)
 PAD = 4
@@ -28,7 +29,7 @@ def train(device: str, width: float, images: int, batch: int, epochs: int) -> fl
     for epoch in range(epochs):
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, schedule="cosine", lr=0.1, epochs=epochs)
+            group["lr"] = learning_rate(epoch, Train(schedule="cosine", lr=0.1, epochs=epochs))
         total = torch.zeros((), device=device)
         for index in torch.split(torch.randperm(images, device=device), batch):
             loss = F.cross_entropy(model(_augmented(padded, index)), labels[index])

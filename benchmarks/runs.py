@@ -16,46 +16,35 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.timing import Row
-from hidden_subnet import checkpoints, execute, record
-from hidden_subnet.execute import Display
-from hidden_subnet.settings import (
-    Config,
-    Data,
-    DataName,
-    EdgePopup,
-    Init,
-    InitName,
-    Model,
-    Precision,
-    Pruning,
-    PruningName,
-    Tracker,
-    TrackerMode,
-    TrackerName,
-    Train,
-)
+from hidden_subnet.config.registries import METHODS, load_parts
+from hidden_subnet.config.settings import Config, Data, Init, Model, Precision, Pruning, Tracker, TrackerMode, Train
+from hidden_subnet.store import checkpoints, files
+from hidden_subnet.sweep.execute import OpenTrackers, RunObserver, execute, no_trackers
+from hidden_subnet.trackers import open_trackers
+
+load_parts()
 
 ROOT = Path(__file__).parents[1]
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
+QUIET = RunObserver(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 
 
 def config_of(out: Path, width: float, epochs: int, seed: int = 0) -> Config:
     """conv2 on digits as `python launch.py` has it, on one core and without a tracker."""
     return Config(
         model=Model(name="conv2", width=width),
-        init=Init(name=InitName.signed_constant),
-        data=Data(name=DataName.digits),
-        pruning=Pruning(name=PruningName.layerwise),
-        method=EdgePopup(),
+        init=Init(name="signed_constant"),
+        data=Data(name="digits"),
+        pruning=Pruning(name="layerwise"),
+        method=METHODS["edge_popup"].settings(),
         train=Train(epochs=epochs, threads=1),
-        tracker=Tracker(name=TrackerName.none),
+        tracker=Tracker(),
         seed=seed,
         out=str(out),
     )
 
 
-def done(config: Config) -> dict[str, Any]:
-    outcome = execute.execute(config, QUIET)
+def done(config: Config, open_trackers: OpenTrackers = no_trackers) -> dict[str, Any]:
+    outcome = execute(config, QUIET, open_trackers=open_trackers)
     assert outcome.state == "done", outcome.message
     assert outcome.result is not None
     return outcome.result
@@ -116,9 +105,9 @@ def start_rows(runs: int) -> list[Row]:
         out = Path(folder) / "sweep"
         settings = ("model=fc", "train.epochs=1", "train.threads=1", "tracker=none", "hydra.launcher.workers=1")
         launch("-m", f"seed=range({runs + 2})", *settings, f"out={out}")
-        ends = sorted((_time(path), path.parent) for path in out.glob(f"*/{record.RESULT}"))
-        claims = [_time(run / record.CONFIG) for _, run in ends]
-        steps = [_time(run / "checkpoints" / record.FIRST) for _, run in ends]
+        ends = sorted((_time(path), path.parent) for path in out.glob(f"*/{files.RESULT}"))
+        claims = [_time(run / files.CONFIG) for _, run in ends]
+        steps = [_time(run / "checkpoints" / files.FIRST) for _, run in ends]
     # The first run of a sweep waits for the processes that execute runs.
     to_claim, to_step = (
         [begin - end for (end, _), begin in zip(ends[1:], begins[2:], strict=False)] for begins in (claims, steps)
@@ -181,19 +170,16 @@ def cost_rows(width: float, epochs: int) -> list[Row]:
         def __init__(self, tracker: Any) -> None:
             self.log, self.finish = timed(tracker.log), timed(tracker.finish)
 
-    opened = timed(vars(execute)["open_trackers"])
+    opened = timed(open_trackers)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as patches:
         config = config_of(Path(folder), width, epochs)
-        config.tracker = Tracker(name=TrackerName.both, mode=TrackerMode.offline)
+        config.tracker = Tracker(to={"wandb": True, "tensorboard": True}, mode=TrackerMode.offline)
         first = replace(config, train=replace(config.train, epochs=1), seed=1)
-        done(first)  # what is loaded late, in a sweep once for all of its runs
-        for module, name in ((checkpoints, "save"), (record, "append_row")):
+        done(first, open_trackers)  # what is loaded late, in a sweep once for all of its runs
+        for module, name in ((checkpoints, "save"), (files, "append_row")):
             patches.enter_context(patch.object(module, name, timed(vars(module)[name])))
-        patches.enter_context(
-            patch.object(execute, "open_trackers", lambda *given: [Timed(each) for each in opened(*given)])
-        )
         before = (perf_counter(), thread_time(), process_time(), _children())
-        done(config)
+        done(config, lambda *given: [Timed(each) for each in opened(*given)])
         after = (perf_counter(), thread_time(), process_time(), _children())
     wall, training, process, children = (now - then for now, then in zip(after, before, strict=True))
     calls, others = spent / wall, (process - training + children) / training

@@ -1,19 +1,25 @@
-"""The signals that ask a run to save and stop, and who hears them: a run's own process, or the worker that has it."""
+"""The signals that ask a run to save and stop; the run's own process handles them, or the worker that executes it."""
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+SIGNALS: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+if sys.platform != "win32":
+    SIGNALS += (signal.SIGHUP, signal.SIGUSR2)
 """Ctrl-C, and what Slurm and closing terminals send; all of them reach every process of a run."""
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Within it new processes begin with the signals blocked; what comes for this one waits for the end."""
+    """Block the signals within the context: new processes start with them blocked, and this one gets them after it."""
+    if sys.platform == "win32":
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -22,16 +28,16 @@ def signals_held() -> Iterator[None]:
 
 
 def heeded() -> list[signal.Signals]:
-    """The signals that ask to save and stop: not those that we were started to ignore (nohup, a shell's &)."""
+    """Return the SIGNALS that this process obeys: all but those it was started to ignore (by nohup, or a shell's &)."""
     return [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 @contextmanager
 def stop_signals(*, insist: bool = True) -> Iterator[Callable[[], bool]]:
-    """Within it the first INT, TERM, HUP or USR2 asks the run to save and stop.
+    """Give a function that returns whether one of SIGNALS has arrived within the context, to save and stop then.
 
-    With `insist` a second one acts at once as ever. Without, it changes nothing: Slurm signals every process of a
-    step, and a worker its runs, so that one wish comes twice.
+    With `insist` a second signal has its usual effect at once. Without, it has none: Slurm signals every process of a
+    job step, and a worker signals its runs, so that one request arrives twice.
     """
     received: list[int] = []
     before: dict[signal.Signals, Any] = {}
@@ -50,3 +56,19 @@ def stop_signals(*, insist: bool = True) -> Iterator[Callable[[], bool]]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def interrupt_held() -> Iterator[None]:
+    """Raise KeyboardInterrupt for one of SIGNALS at the end of the context, not amid it.
+
+    For imports: scipy and matplotlib turn an interrupt in the middle of theirs into an AttributeError or ImportError,
+    and torch goes on without the numpy that it was loading, which is broken then. Signals come to the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with stop_signals(insist=False) as stopped:
+        yield
+    if stopped():
+        raise KeyboardInterrupt

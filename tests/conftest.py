@@ -1,4 +1,4 @@
-"""What several test files need: one thread, and configs composed as the command line composes them."""
+"""Fixtures of several test files: one thread, and configs composed as the command line composes them."""
 
 import copy
 import gc
@@ -11,11 +11,14 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
-from composing import make_composer
-from forked_launch import Launch, launcher
+from helpers.composing import make_composer
+from helpers.forked_launch import Launch, launcher
+from helpers.runs import QUIET, small
 
-from hidden_subnet.config import register
-from hidden_subnet.settings import Config
+from hidden_subnet.config.convert import register
+from hidden_subnet.config.settings import Config
+from hidden_subnet.sweep.execute import execute
+from hidden_subnet.training.acceleration import return_freed_memory
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +43,27 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_collection_finish() -> None:
+    """Take what is loaded out of the garbage collector's passes, which copy its pages in each forked process."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def marks_removed() -> Iterator[None]:
+    """Remove the marks of the claims that tests made in this process and did not end (liveness.is_here)."""
+    yield
+    for path in Path("/dev/shm").glob(f"hidden_subnet-{os.getpid()}-*"):
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed_memory_returned() -> Iterator[None]:
+    """A worker would grow to 6 GB: malloc keeps what is freed below a block that is still in use."""
+    yield
+    return_freed_memory()
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Tests share the cores, and a run in this process may have set another number (train.threads)."""
@@ -59,9 +83,10 @@ def compose() -> Callable[..., Config]:
 
     @cache
     def composed(overrides: tuple[str, ...]) -> Config:
+        composer.seen.clear()  # a test is a command of its own, and the images may have changed
         return composer.compose(overrides)
 
-    # A copy each time: configs are not frozen.
+    # A copy each time, which tests may change.
     return lambda *overrides: copy.deepcopy(composed(overrides))
 
 
@@ -72,7 +97,7 @@ def compose_single() -> Callable[..., Config]:
 
     def composed(*overrides: str) -> Config:
         with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return to_checked_config(hydra.compose("config", overrides=list(overrides)))
+            return to_checked_config(hydra.compose("config", overrides=list(overrides)), overrides)
 
     return composed
 
@@ -81,3 +106,16 @@ def compose_single() -> Callable[..., Config]:
 def launch() -> Iterator[Launch]:
     with launcher() as each:
         yield each
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """undisturbed("dense"): the folder of a finished run of that method, which no test may change."""
+
+    @cache
+    def of(method: str) -> Path:
+        outcome = execute(small(tmp_path_factory.mktemp("undisturbed"), method), QUIET)
+        assert outcome.state == "done", outcome.message
+        return outcome.folder
+
+    return of

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, 8x8 pixels of 0 to 16, which lie in its wheel."""
+"""The 1,797 handwritten digits that scikit-learn's wheel contains: 8x8 pixels with values 0 to 16."""
 
 import importlib.util
 from pathlib import Path
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def read() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training images (1437, 1, 8, 8) uint8 and labels int64, then the 360 test images and labels.
+    """Return training images, uint8 (1437, 1, 8, 8), and labels, int64 (1437,), then the 360 test images and labels.
 
-    The split is the same for every seed, and holds the same share of each class to within one image.
+    The split is the same for every seed, and stratified by class to within one image.
     """
     pixels, classes = _table()
     images = torch.from_numpy(pixels.astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(classes.astype(np.int64))
-    # RandomState's stream is frozen across numpy's versions, default_rng's is not.
+    # numpy guarantees the stream of RandomState for all versions, but not that of default_rng.
     shuffled = np.random.RandomState(0).permutation(len(labels))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     is_test = torch.zeros(len(labels), dtype=torch.bool)
@@ -26,9 +26,9 @@ def read() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _table() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """All images (1797, 8, 8) and their classes, from the file that load_digits reads.
+    """Return all images (1797, 8, 8) and their classes (1797,), from the file that load_digits reads.
 
-    To import scikit-learn, and SciPy with it, takes half as long as torch.
+    scikit-learn is not imported, since that, with SciPy, takes half as long as importing torch.
     """
     found = importlib.util.find_spec("sklearn")
     for folder in found.submodule_search_locations or [] if found else []:

@@ -1,4 +1,4 @@
-"""What the trainer asks of images, wherever they come from."""
+"""The interfaces by which the trainer reads images, from memory or files, and the shards of the ranks."""
 
 import copy
 from collections.abc import Iterator
@@ -6,38 +6,42 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from hidden_subnet.data.info import Info
+from hidden_subnet.config.data_info import DataInfo
 
-Share = tuple[int, int]
-"""(rank, ranks): of every batch only that rank's part is given."""
-WHOLE: Share = (0, 1)
+Shard = tuple[int, int]
+"""(rank, number of ranks): the part of every batch that a rank reads."""
+WHOLE: Shard = (0, 1)
 
 
 class TrainingImages(Protocol):
-    share: Share
+    """Training images, shuffled and augmented in each epoch."""
+
+    shard: Shard
 
     @property
-    def images_in_epoch(self) -> int: ...
+    def images_in_epoch(self) -> int:
+        """Number of images in an epoch, over all shards."""
+        ...
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
         ...
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised float32 (B, C, H, W) and int64 (B,) on the device, from batch `start` of the epoch on.
+        """Yield normalised images, float32 (B, C, H, W), and labels, int64 (B,), on the device.
 
-        A function of its arguments alone.
+        They start at batch `start` of the epoch, and are a function of the arguments alone.
         """
         ...
 
 
 class EvaluationImages(Protocol):
-    """The same images in the same batches each time that it is gone through."""
+    """Evaluation images: every iteration gives the same images, (B, C, H, W) and labels (B,), in the same batches."""
 
-    share: Share
-    info: Info
+    shard: Shard
+    info: DataInfo
     labels: Tensor
-    """Of all of them, whatever the share."""
+    """Labels of all images, over all shards, int64 (N,)."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
 
@@ -45,14 +49,14 @@ class EvaluationImages(Protocol):
 Images = TypeVar("Images", TrainingImages, EvaluationImages)
 
 
-def shared(images: Images, share: Share) -> Images:
-    """The same images in the same batches, of which only a part is read."""
+def shared(images: Images, shard: Shard) -> Images:
+    """Return a copy of `images` that reads only the given shard of each batch; the tensors are not copied."""
     part = copy.copy(images)
-    part.share = share
+    part.shard = shard
     return part
 
 
-def rows(first: int, last: int, share: Share) -> slice:
-    """Of the images `first` to `last` of a batch those of a rank: contiguous parts, as equal as can be."""
-    (rank, ranks), n = share, last - first
+def shard_slice(first: int, last: int, shard: Shard) -> slice:
+    """Return the shard of a batch of the images `first` to `last` (exclusive); shards differ by at most one image."""
+    (rank, ranks), n = shard, last - first
     return slice(first + n * rank // ranks, first + n * (rank + 1) // ranks)

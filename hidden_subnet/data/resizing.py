@@ -1,4 +1,4 @@
-"""Enlarging a batch on its device, each image as a whole or a random window of it."""
+"""Enlarges a batch on its device: each image as a whole, or a random window of it."""
 
 import math
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from hidden_subnet.seeding import generator
 
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
-"""torchvision's RandomResizedCrop: share of the area, width over height (log-uniform), tries to fit in."""
+"""The constants of torchvision's RandomResizedCrop: fraction of the area, width / height (log-uniform), tries."""
 
 
 def resized_crops(n: int, height: int, width: int, seed: int, epoch: int) -> Tensor:
-    """An epoch's windows, int64 (n, 4): top, left, height and width of each, as RandomResizedCrop draws them."""
+    """Draw the windows of an epoch as RandomResizedCrop does: top, left, height and width of each, int64 (N, 4)."""
     random = torch.rand((n, 2 * TRIES + 2), dtype=torch.float64, generator=generator(seed, "resized_crop", epoch))
     area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * random[:, :TRIES])
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
@@ -22,7 +22,7 @@ def resized_crops(n: int, height: int, width: int, seed: int, epoch: int) -> Ten
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     first = fits.long().argmax(dim=1, keepdim=True)
     tall, wide = tall.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
-    # Where none of the tries fits, the whole of a nearly square image, which all sets are that lie in memory.
+    # Where no try fits, the window is the whole image; that is right since all data sets in memory are nearly square.
     whole = ~fits.any(dim=1)
     tall, wide = torch.where(whole, height, tall), torch.where(whole, width, wide)
     top = (random[:, -2] * (height - tall + 1)).long()
@@ -31,9 +31,9 @@ def resized_crops(n: int, height: int, width: int, seed: int, epoch: int) -> Ten
 
 
 def resized(pixels: Tensor, windows: Tensor | None, size: int) -> Tensor:
-    """(B, C, H, W) or its `windows` (B, 4), bilinearly enlarged to float32 (B, C, size, size); not rounded to bytes.
+    """Return the images (B, C, H, W), or their `windows` (B, 4), enlarged bilinearly to float32 (B, C, size, size).
 
-    As cutting each window out and enlarging it: no pixel beside a window takes part.
+    The result is that of cropping each window first: pixels outside of it have no effect. It is not rounded to bytes.
     """
     pixels = pixels.float()
     height, width = pixels.shape[-2:]

@@ -1,48 +1,98 @@
 """edge-popup: learn which random weights to keep (Ramanujan et al. 2020, section 3.2).
 
-Forward: the K weights of a layer with the largest |score|, the others 0. Backward: the mask counts as the identity
-(straight-through estimator), so every score, kept or not, receives d loss / d effective weight * weight * sign(score).
+Forward: keep the K weights of a layer with the largest |score|, set the others to 0. Backward: treat the mask as the
+identity function of |score| (straight-through estimator), so that the score of every weight, kept or not, receives the
+gradient d loss / d masked weight * weight * sign(score). With method.transform=identity or sigmoid the K highest scores
+are kept, and the mask is treated as the score, or as sigmoid(score). examples/edge_popup_from_scratch.py is the same in
+about a hundred lines, without this package.
 """
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hidden_subnet.masks import Scratch, Trail, select, surplus, topk_mask
-from hidden_subnet.methods.method import Apply, Choice, Method
-from hidden_subnet.remade import remade
+from hidden_subnet.config.registries import METHODS, register
+from hidden_subnet.config.settings import MethodSettings, setting
+from hidden_subnet.masks.layers import ScoreRule
+from hidden_subnet.masks.recompute import recomputed_weight
+from hidden_subnet.masks.selection import LayerSelection, MaskWeight, TopKSelection
+from hidden_subnet.methods.base import Method
+
+Transform = Enum("Transform", {"abs": "abs", "identity": "identity", "sigmoid": "sigmoid"})
 
 
-def _score_gradient(scores: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+def score_gradient(scores: Tensor, weight: Tensor, grad: Tensor, transform: Transform = Transform.abs) -> Tensor:
+    """Return grad * weight * transform'(score), all of shape (out, in, *kernel); that of abs is sign(score)."""
+    if transform is Transform.identity:
+        return weight * grad
+    if transform is Transform.sigmoid:
+        probability = torch.sigmoid(scores)
+        return (1 - probability).mul_(probability).mul_(weight).mul_(grad)
     return torch.sign(scores).mul_(weight).mul_(grad)
 
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, apply: Apply) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, mask_weight: MaskWeight, transform: Transform) -> Tensor:
         ctx.save_for_backward(scores, weight)
-        return apply(weight.detach())
+        ctx.transform = transform
+        return mask_weight(weight.detach())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         scores, weight = ctx.saved_tensors
-        return _score_gradient(scores, weight, grad), None, None
+        return score_gradient(scores, weight, grad, ctx.transform), None, None, None
 
 
-def _effective(scores: Tensor, weight: Tensor, apply: Apply) -> Tensor:
-    effective: Tensor = _StraightThrough.apply(scores, weight, apply)  # type: ignore[no-untyped-call]
-    return effective
+def _masked(scores: Tensor, weight: Tensor, mask_weight: MaskWeight, transform: Transform) -> Tensor:
+    masked: Tensor = _StraightThrough.apply(scores, weight, mask_weight, transform)  # type: ignore[no-untyped-call]
+    return masked
+
+
+class EdgePopupRule:
+    """Masks the weight by the selection of the allocation, with the straight-through gradient for the scores.
+
+    transform: abs for a selection of the largest |scores|, another for one of the highest scores.
+    """
+
+    def __init__(self, selection: LayerSelection, transform: Transform = Transform.abs) -> None:
+        self.selection, self.transform = selection, transform
+
+    def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
+        if (
+            self.transform is Transform.abs
+            and isinstance(self.selection, TopKSelection)
+            and torch.compiler.is_compiling()
+        ):
+            masked: Tensor = masked_weight(scores, weight, self.selection.keep)
+            return masked
+        return _masked(scores, weight, self.selection.select(scores.detach()), self.transform)
+
+    def recomputed(self, scores: Tensor, weight: Tensor) -> AbstractContextManager[Tensor]:
+        """Give the masked weight; the backward pass recomputes it with the same selection."""
+        mask_weight = self.selection.select(scores.detach())
+        return recomputed_weight(
+            _masked(scores, weight, mask_weight, self.transform), lambda: mask_weight(weight.detach()), scores, weight
+        )
+
+    def mask(self, scores: Tensor) -> Tensor:
+        """Return the boolean mask (out, in, *kernel)."""
+        return self.selection.mask(scores)
 
 
 @torch.library.custom_op("hidden_subnet::masked_weight", mutates_args=())
 def masked_weight(scores: Tensor, weight: Tensor, keep: int) -> Tensor:
-    """TopKRule as one operation, which torch.compile leaves whole: a network that one compiles has no graph break."""
-    return TopKRule(keep, Scratch()).decide(scores)(weight)
+    """Return the masked weight, with K = `keep`: the rule as one custom operation for torch.compile.
+
+    The compiler does not look inside, so that the graph of a compiled network has no break.
+    """
+    return TopKSelection(keep).select(scores)(weight)
 
 
 @masked_weight.register_fake
@@ -56,69 +106,42 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -
 
 def _straight_through(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     scores, weight = ctx.saved_tensors
-    return _score_gradient(scores, weight, grad), None, None
+    return score_gradient(scores, weight, grad), None, None
 
 
 masked_weight.register_autograd(_straight_through, setup_context=_keep_inputs)
 
 
-class EdgePopupRule:
-    """edge-popup over whatever choice the budget makes."""
+@dataclass(kw_only=True, slots=True)
+class EdgePopupSettings(MethodSettings):
+    """The settings of `edge_popup`."""
 
-    def __init__(self, choice: Choice) -> None:
-        self.choice = choice
-
-    def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
-        if isinstance(self.choice, TopKRule) and torch.compiler.is_compiling():
-            effective: Tensor = masked_weight(scores, weight, self.choice.keep)
-            return effective
-        return _effective(scores, weight, self.choice.decide(scores.detach()))
-
-    def lend(self, scores: Tensor, weight: Tensor) -> AbstractContextManager[Tensor]:
-        apply = self.choice.decide(scores.detach())
-        return remade(_effective(scores, weight, apply), lambda: apply(weight.detach()), scores, weight)
-
-    def mask(self, scores: Tensor) -> Tensor:
-        return self.choice.mask(scores)
+    name: str = setting("edge_popup", id="always")
+    transform: Transform = setting(
+        Transform.abs, id="if_changed", help="edge_popup: what scores are compared by, abs, identity or sigmoid"
+    )
+    """abs: the K largest |scores| are kept. identity, sigmoid: the K highest scores, the same weights for both, with
+    the gradient of the one or the other."""
 
 
-class TopKRule:
-    """The choice of K weights in one layer. By itself it is edge-popup's rule."""
+@register(METHODS, "edge_popup")
+class EdgePopup(Method):
+    """Trains the scores of frozen random weights."""
 
-    def __init__(self, keep: int, scratch: Scratch) -> None:
-        self.keep = keep
-        self.scratch = scratch
-        self._trail = Trail()
+    settings = EdgePopupSettings
+    trains = "scores"
+    has_controls = True
 
-    def __call__(self, scores: Tensor, weight: Tensor) -> Tensor:
-        return EdgePopupRule(self)(scores, weight)
+    @classmethod
+    def keeps_highest(cls, settings: Any) -> bool:
+        """Return whether method.transform orders by the score itself."""
+        return _transform(settings) is not Transform.abs
 
-    def lend(self, scores: Tensor, weight: Tensor) -> AbstractContextManager[Tensor]:
-        return EdgePopupRule(self).lend(scores, weight)
-
-    def mask(self, scores: Tensor) -> Tensor:
-        return topk_mask(scores, self.keep, self.scratch)
-
-    def decide(self, scores: Tensor) -> Apply:
-        if scores.device.type != "cpu" or scores.dtype != torch.float32:
-            mask = self.mask(scores)
-            return lambda weight: weight * mask
-        threshold, tied = select(scores, self.keep, self.scratch, self._trail)
-        dropped = surplus(scores, threshold, self.keep) if tied else None
-        # hardshrink's backward is "weight where |score| > bound, else 0" in one pass over memory; the bound just
-        # below the threshold makes it >=. A bound below 0 keeps everything.
-        bound = float(np.nextafter(np.float32(threshold), np.float32(-1)))
-
-        def apply(weight: Tensor) -> Tensor:
-            # With the very strides of the weight, by which a convolution chooses its algorithm, and so its rounding:
-            # where a dimension has one element, torch would make others.
-            effective = torch.empty_like(weight)
-            torch.ops.aten.hardshrink_backward.grad_input(weight, scores, bound, grad_input=effective)
-            if dropped is not None:
-                effective[dropped] = 0
-            return effective
-
-        return apply
+    def rule(self, selection: LayerSelection, path: str) -> ScoreRule:
+        """Return an EdgePopupRule over the selection of the layer."""
+        return EdgePopupRule(selection, _transform(self.config.method))
 
 
-EDGE_POPUP = Method(trains="scores", rule=EdgePopupRule)
+def _transform(settings: MethodSettings) -> Transform:
+    """Return method.transform; abs for the settings of a subclass, which may lack it."""
+    return settings.transform if isinstance(settings, EdgePopupSettings) else Transform.abs

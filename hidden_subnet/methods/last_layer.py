@@ -1,5 +1,25 @@
-"""A control: the last layer is trained on the features of the random network, unmasked; nothing else changes."""
+"""A control: only the last layer is trained, without a mask, on the features of the random network."""
 
-from hidden_subnet.methods.method import Method
+from dataclasses import dataclass
 
-LAST_LAYER = Method(trains="weights", masks=False, only_last_layer=True)
+from hidden_subnet.config.registries import METHODS, register
+from hidden_subnet.config.settings import MethodSettings, setting
+from hidden_subnet.methods.base import Method
+
+
+@dataclass(kw_only=True, slots=True)
+class LastLayerSettings(MethodSettings):
+    """The settings of `last_layer`: only its name."""
+
+    name: str = setting("last_layer", id="always")
+
+
+@register(METHODS, "last_layer")
+class LastLayer(Method):
+    """Trains the weights and the bias of the last layer; nothing is masked."""
+
+    settings = LastLayerSettings
+    trains = "weights"
+    masks = False
+    has_prune_rate = False
+    only_last_layer = True

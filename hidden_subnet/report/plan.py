@@ -1,11 +1,9 @@
-"""What a command would run, and how long it may take (plan=true). Runs nothing, writes nothing, needs no torch."""
+"""`plan=true`: what a command would run and how long it may take. Runs nothing and writes nothing."""
 
-import heapq
 import json
 import os
-import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,150 +12,121 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hidden_subnet import claims, owners, record
-from hidden_subnet.dataset import info_of
-from hidden_subnet.identity import projection
-from hidden_subnet.models.plan import plan
-from hidden_subnet.models.plan import weights as count_weights
-from hidden_subnet.report.console import count, make_console, say
-from hidden_subnet.report.runs import dig, number
-from hidden_subnet.report.table import flat, short_names, shown, varying
-from hidden_subnet.settings import Config, Library
+from hidden_subnet.config.differences import described, flat, short_names, shown, varying
+from hidden_subnet.config.identity import projection
+from hidden_subnet.config.registries import info_of, model_entry
+from hidden_subnet.config.settings import Config
+from hidden_subnet.store import claims, files, folders, liveness
+from hidden_subnet.store.read import dig, number
+from hidden_subnet.sweep.console import clock, count, make_console, say
+from hidden_subnet.sweep.progress import RunTimes, makespan
 
-MOST_RUNS = 30
-"""More are shown as a line for each combination of settings, over its seeds."""
-MOST_LINES = 60
+MAX_RUNS = 30
+"""With more runs, one line per combination of settings is printed, over its seeds."""
+MAX_LINES = 60
 ORDER = ("done", "running", "failed", "lost", "interrupted", "to do")
-
-Kind = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
+    """A run of the command, and what it would take."""
+
     folder: Path
     projection: dict[str, Any]
     state: str
     """One of ORDER."""
     again: bool
-    """force=true: done or not, it runs."""
+    """force=true: it runs even if it is done."""
     weights: int | None
-    """None for a network of torchvision, whose size only torch can tell."""
+    """None for a network of torchvision, which would have to be built."""
     seconds: float | None
-    """What is left of it, as far as finished runs alike tell; None where there is none."""
+    """Estimated seconds until it is done, from similar finished runs; None if there are none."""
 
     @property
     def runs(self) -> bool:
+        """Whether the command would execute it."""
         return self.again or self.state not in ("done", "running")
 
 
-def print_plan(configs: Sequence[Config]) -> None:
-    """Print the runs of one sweep (or one run) with their states, weights and times."""
+def print_plan(configs: Sequence[Config], at_a_time: int = 1) -> None:
+    """Print the runs of one sweep (or one run) with their states, weights and times.
+
+    at_a_time: runs that the launcher would execute at a time.
+    """
     console = make_console()
     out = Path(os.path.abspath(configs[0].out))
     runs = planned(configs)
     say(console, f"plan: {count(len(runs), 'run')} in {out}: {_states(runs)}")
-    console.print(_each(runs) if len(runs) <= MOST_RUNS else _combinations(runs))
-    for line in _times([run for run in runs if run.runs]):
+    console.print(_each(runs) if len(runs) <= MAX_RUNS else _combinations(runs))
+    for line in _times([run for run in runs if run.runs], at_a_time):
         say(console, line)
     console.print("nothing was run; the same command without plan=true runs it", highlight=False)
 
 
-def planned(configs: Sequence[Config]) -> list[Planned]:
-    """Where each run stands in its folder, and what it would take."""
+def planned(configs: Sequence[Config]) -> list[PlannedRun]:
+    """Return each run's state and its estimated time."""
     out = Path(os.path.abspath(configs[0].out))
-    observer, known = owners.Observer(out), finished(out)
+    probe, known = liveness.LivenessProbe(out, glance=True), finished(out)
     found = []
     for config in configs:
-        folder, what = record.folder_of(config), projection(config)
-        state = claims.standing(folder, observer).state
+        folder, what = files.folder_of(config), projection(config)
+        state = claims.run_status(folder, probe).state
         state = "to do" if state == "queued" else state
-        whole = estimate(what, known)
+        whole = known.estimate(what)
         if whole is not None and state in ("failed", "lost", "interrupted") and not config.force:
             whole *= 1 - _epochs_done(folder) / config.train.epochs
-        found.append(Planned(folder, what, state, config.force, weights(config), whole))
+        found.append(PlannedRun(folder, what, state, config.force, weights(config), whole))
     return found
 
 
 def weights(config: Config) -> int | None:
-    """Weights of the network's conv and linear layers; none of our own has a bias."""
-    if config.model.library is Library.torchvision:
-        return None
-    info = info_of(config.data)
-    return count_weights(plan(config.model.name, config.model.width, info.shape, info.classes))
+    """Return the number of conv and linear weights; None where only building the network tells."""
+    entry = model_entry(config.model)
+    return None if entry is None else entry.weights(config.model, info_of(config.data))
 
 
-def finished(out: Path) -> dict[Kind, dict[int, list[float]]]:
-    """Seconds of the runs that are done in `out`, by what they are and by epochs (0: the method has none)."""
-    known: dict[Kind, dict[int, list[float]]] = {}
-    for path in out.glob(f"*/{record.RESULT}"):
+def finished(out: Path) -> RunTimes:
+    """Return the seconds of the finished runs in `out`."""
+    known = RunTimes()
+    for name in os.listdir(out) if out.is_dir() else []:
         try:
-            result = json.loads(path.read_text())
+            result = folders.read_json(out / name / files.RESULT)
         except (OSError, ValueError):
-            continue  # a damaged result tells nothing
+            continue  # not done, or damaged
         seconds, what = number(dig(result, "seconds")), dig(result, "projection")
         if seconds is not None and isinstance(what, dict):
-            known.setdefault(_kind(what), {}).setdefault(_epochs(what), []).append(seconds)
+            known.add(what, seconds)
     return known
-
-
-def estimate(what: dict[str, Any], known: dict[Kind, dict[int, list[float]]]) -> float | None:
-    """Median seconds of runs of the same data, model, width and method; other numbers of epochs are scaled."""
-    alike, epochs = known.get(_kind(what)), _epochs(what)
-    if not alike:
-        return None
-    nearest = min(alike, key=lambda each: (abs(each - epochs), each))
-    return statistics.median(alike[nearest]) * (epochs / nearest if nearest else 1)
-
-
-def _kind(what: dict[str, Any]) -> Kind:
-    data = ("data.name", "data.fraction", "data.one_batch", "data.pad", "data.size", "data.found.digest")
-    return tuple(dig(what, path) for path in (*data, "model.library", "model.name", "model.width", "method.name"))
-
-
-def _epochs(what: dict[str, Any]) -> int:
-    return int(dig(what, "train.epochs") or 0)
 
 
 def _epochs_done(folder: Path) -> int:
     try:
-        rows = record.read_rows(record.working(folder))
-    except ValueError:
+        return int(number(files.last_row(files.working(folder)).get("epoch")) or 0)
+    except OSError:
         return 0
-    return max(0, len(rows) - 1)  # the first row is of the untrained network
 
 
-def makespan(seconds: Iterable[float], workers: int, busy: Sequence[float] = ()) -> float:
-    """Until the last is done, when each worker takes the next as soon as it is free; `busy`: some are, for so long."""
-    free = [*busy, *[0.0] * (workers - len(busy))]
-    heapq.heapify(free)
-    for each in seconds:
-        heapq.heappush(free, heapq.heappop(free) + each)
-    return max(free)
-
-
-def _times(todo: list[Planned]) -> list[str]:
+def _times(todo: list[PlannedRun], at_a_time: int) -> list[str]:
     if not todo:
         return []
-    told = [run.seconds for run in todo if run.seconds is not None]
-    if not told:
-        return [f"{count(len(todo), 'run')} to execute; no finished run alike tells how long they take"]
-    workers = [1]
-    while workers[-1] * 2 <= min(len(todo), 64):
-        workers.append(workers[-1] * 2)
-    rest = f" ({len(todo) - len(told)} more have no finished run alike)" if len(told) < len(todo) else ""
-    spans = ", ".join(f"{each} at a time {clock(makespan(told, each))}" for each in workers)
-    return [f"{count(len(told), 'run')} to execute{rest}, as finished runs alike tell: {spans}"]
+    known = [run.seconds for run in todo if run.seconds is not None]
+    if not known:
+        return [f"{count(len(todo), 'run')} to execute; there is no similar finished run to estimate the time from"]
+    workers = sorted({1, min(at_a_time, len(todo))})
+    rest = f" ({len(todo) - len(known)} more without an estimate)" if len(known) < len(todo) else ""
+    spans = ", ".join(f"{each} at a time {clock(makespan(known, each))}" for each in workers)
+    return [f"{count(len(known), 'run')} to execute{rest}; estimated from similar finished runs: {spans}"]
 
 
-def _each(runs: Sequence[Planned]) -> Table:
-    table = _table(["run"])
+def _each(runs: Sequence[PlannedRun]) -> Table:
+    table, names = _table(["run"]), described(runs)
     for run in runs:
-        table.add_row(Text(run.folder.name), _weights(run), _time([run]), _state([run]))
+        table.add_row(Text(names[run.folder.name]), _weights(run), _time([run]), _state([run]))
     return table
 
 
-def _combinations(runs: Sequence[Planned]) -> Table:
-    groups: dict[str, list[Planned]] = {}
+def _combinations(runs: Sequence[PlannedRun]) -> Table:
+    groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps({**run.projection, "seeds": None}, sort_keys=True), []).append(run)
     flats = [flat(members[0].projection) for members in groups.values()]
@@ -166,7 +135,7 @@ def _combinations(runs: Sequence[Planned]) -> Table:
         paths = [*paths, "prune_rate"]
     names = short_names(paths)
     table = _table([names[path] for path in paths], "runs")
-    for settings, members in list(zip(flats, groups.values(), strict=True))[:MOST_LINES]:
+    for settings, members in list(zip(flats, groups.values(), strict=True))[:MAX_LINES]:
         table.add_row(
             *(Text(shown(settings.get(path))) for path in paths),
             str(len(members)),
@@ -174,8 +143,8 @@ def _combinations(runs: Sequence[Planned]) -> Table:
             _time(members),
             _state(members),
         )
-    if len(groups) > MOST_LINES:
-        table.caption = Text(f"... and {len(groups) - MOST_LINES} more combinations of settings")
+    if len(groups) > MAX_LINES:
+        table.caption = Text(f"... and {len(groups) - MAX_LINES} more combinations of settings")
     return table
 
 
@@ -189,30 +158,22 @@ def _table(texts: list[str], *counts: str) -> Table:
     return table
 
 
-def _weights(run: Planned) -> str:
+def _weights(run: PlannedRun) -> str:
     return "-" if run.weights is None else f"{run.weights:,}"
 
 
-def _time(members: Sequence[Planned]) -> str:
-    """Of those that would run, one after the other; "-" where that of one is not known, or none would run."""
+def _time(members: Sequence[PlannedRun]) -> str:
+    """Total time of the runs to execute; "-" if the time of one is unknown, or there are none."""
     left = [run.seconds for run in members if run.runs]
-    told = [each for each in left if each is not None]
-    return clock(sum(told)) if told and len(told) == len(left) else "-"
+    known = [each for each in left if each is not None]
+    return clock(sum(known)) if known and len(known) == len(left) else "-"
 
 
-def _state(members: Sequence[Planned]) -> str:
+def _state(members: Sequence[PlannedRun]) -> str:
     return members[0].state + " (again)" * members[0].again if len(members) == 1 else _states(members)
 
 
-def _states(runs: Sequence[Planned]) -> str:
+def _states(runs: Sequence[PlannedRun]) -> str:
     states = Counter(run.state for run in runs)
-    said = ", ".join(f"{states[state]} {state}" for state in ORDER if states[state])
-    return said + (" (force=true: all run again)" if any(run.again for run in runs) else "")
-
-
-def clock(seconds: float) -> str:
-    """1:05 is a minute and five seconds, 2:01:05 two hours more; below a minute with a tenth, as 4.2 s."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+    counts = ", ".join(f"{states[state]} {state}" for state in ORDER if states[state])
+    return counts + (" (force=true: all run again)" if any(run.again for run in runs) else "")

@@ -1,30 +1,30 @@
-"""results.csv: one row a run, in long form, made anew from the run folders each time."""
+"""Results as a pandas DataFrame and as results.csv: one row per run, always made from the run folders.
 
-import csv
-import io
+pandas takes half a second to import, and so is imported where it is used: at the end of a sweep, or by a command.
+"""
+
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hidden_subnet.record import write_atomically
-from hidden_subnet.report.runs import Run, dig, read_runs
+from hidden_subnet.config.convert import from_dict
+from hidden_subnet.config.differences import flat
+from hidden_subnet.config.identity import STREAMS, settings_in_use
+from hidden_subnet.store.folders import write_atomically
+from hidden_subnet.store.read import Run, dig, read_runs
 
-# Column, and where its value lies in the projection (empty where the run's method does not use the setting).
-SETTINGS = {
-    "data": "data.name",
-    "model": "model.name",
-    "width": "model.width",
-    "init": "init.name",
-    "scale": "init.scale",
-    "method": "method.name",
-    "pruning": "pruning.name",
-    "prune_rate": "prune_rate",
-}
-# Column, and where its value lies in result.json.
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Column: path of its value in result.json. docs/results.md describes all columns.
 OUTCOME = {
+    "density": "density",
+    "density_all": "density_all",
     "chance": "chance",
-    "untrained_top1": "untrained.unpruned.top1",
+    "unpruned_top1": "untrained.unpruned.top1",
     "first_mask_top1": "untrained.first_mask.top1",
+    "at_prune_rate_top1": "untrained.at_prune_rate.top1",
     "last_epoch": "last.epoch",
     "last_train_top1": "last.train.top1",
     "last_validation_top1": "last.validation.top1",
@@ -43,80 +43,95 @@ OUTCOME = {
     "device": "environment.device",
     "torch": "environment.torch",
 }
-TRAINING = {
-    "epochs": "train.epochs",
-    "lr": "train.lr",
-    "batch_size": "train.batch_size",
-    "optimizer": "train.optimizer",
-    "momentum": "train.momentum",
-    "nesterov": "train.nesterov",
-    "weight_decay": "train.weight_decay",
-    "schedule": "train.schedule",
-    "warmup_epochs": "train.warmup_epochs",
-    "milestones": "train.milestones",
-    "gamma": "train.gamma",
-    "label_smoothing": "train.label_smoothing",
-    "norm_decay": "train.norm_decay",
-    "pretrained": "pretrained",
-    "init_mode": "init.mode",
-    "validation": "data.validation",
-    "ramp_epochs": "pruning.ramp_epochs",
-    "norm": "model.norm",
-    "temperature": "model.temperature",
-    "precision": "train.precision",
-    "fraction": "data.fraction",
-    "pad": "data.pad",
-    "crop": "data.crop",
-    "flip": "data.flip",
-    "seed_weights": "seeds.weights",
-    "seed_scores": "seeds.scores",
-    "seed_data": "seeds.data",
-    "seed_split": "seeds.split",
+FIRST = ["name", "state"]
+NAMES = {
+    "init.mode": "init_mode",
+    **{f"seeds.{each}": f"seed_{each}" for each in STREAMS},
 }
-COLUMNS = [
-    "name",
-    "state",
-    *SETTINGS,
-    "density",
-    "density_all",
-    "seed",
-    *TRAINING,
-    *OUTCOME,
-    "error",
-]
+"""Columns of settings whose last word would not say which they are."""
 
 
-def write_results(out: Path) -> Path:
-    """Write `out`/results.csv from the run folders in `out`; accuracies are fractions 0 to 1."""
-    path, text = out / "results.csv", io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for run in read_runs(out):
-        values = row(run)
-        writer.writerow([cell(values[column]) for column in COLUMNS])
-    write_atomically(path, text.getvalue().encode())
+def results(out: str | Path) -> "DataFrame":
+    """Return the runs in the folder `out` as a DataFrame, with the columns and rows of results.csv and typed values.
+
+    Accuracies are fractions in [0, 1]; <NA> where a run does not have a value (yet).
+    """
+    return frame(read_runs(Path(out))).convert_dtypes()
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> "DataFrame":
+    """Return rows, as those of metrics.jsonl, as a DataFrame with typed columns; <NA> where one lacks a value."""
+    from pandas import DataFrame
+
+    return DataFrame(rows).convert_dtypes()
+
+
+def write_results(out: Path, to: Path | None = None, runs: Iterable[Run] | None = None) -> Path:
+    """Write results.csv from the run folders in `out` and return its path; `to` is the folder, by default `out`.
+
+    runs: what read_runs(out) has returned, if it was called before.
+    """
+    path = (to or out) / "results.csv"
+    text = frame(read_runs(out) if runs is None else runs).map(cell).to_csv(index=False, lineterminator="\n")
+    write_atomically(path, text.encode(), root=path.parent)
     return path
 
 
+def frame(runs: Iterable[Run]) -> "DataFrame":
+    """Return a row for each run, as `row` describes it; columns with the same value in every row come last."""
+    from pandas import DataFrame
+
+    found = DataFrame([row(run) for run in runs], dtype=object)
+    if found.empty:
+        return DataFrame(columns=FIRST, dtype=object)
+    others = found.columns.drop(FIRST)
+    same = found[others].nunique(dropna=False) == 1
+    return found[[*FIRST, *others[~same], *others[same]]]
+
+
 def row(run: Run) -> dict[str, Any]:
-    """A value a column of COLUMNS; None where the run has none (yet)."""
+    """Return the values of a run by column; None, or no column, where it does not use the setting or has no result.
+
+    Settings at their defaults have their value, too, and one that is null or empty is "none".
+    """
+    try:
+        settings = settings_in_use(from_dict(run.settings)) | {"seeds": run.projection["seeds"]}
+    except (ValueError, KeyError, TypeError, AttributeError):  # the result of another version, or a damaged folder
+        settings = run.projection
     return {
         "name": run.name,
         "state": run.state,
-        "density": dig(run.result, "density"),
-        "density_all": dig(run.result, "density_all"),
+        **{column(path): "none" if value in (None, "") else value for path, value in flat(settings).items()},
         "seed": run.settings.get("seed"),
+        **{name: dig(run.result, path) for name, path in OUTCOME.items()},
+        **own_metrics(run),
         "error": run.error,
-        **{column: dig(run.projection, path) for column, path in (SETTINGS | TRAINING).items()},
-        **{column: dig(run.result, path) for column, path in OUTCOME.items()},
     }
 
 
+def own_metrics(run: Run) -> dict[str, Any]:
+    """Return the metrics of the user's own by column, as last_test_calibration; none where the run names no metric."""
+    places = ("last.validation", "last.test", "best.test")
+    return {
+        f"{place.replace('.', '_')}_{name}": dig(run.result, f"{place}.{name}")
+        for name in run.metrics
+        for place in places
+    }
+
+
+def column(path: str) -> str:
+    """Return the column of a setting: model for model.name, lr for train.lr, method_penalty for method.penalty."""
+    path = path.removesuffix(".name")
+    if path.startswith(("method.", "data.found.")):
+        return path.replace(".", "_")
+    return NAMES.get(path, path.rpartition(".")[2])
+
+
 def cell(value: Any) -> str:
-    """Text of a cell: numbers to the last bit; what a spreadsheet would run as a formula is quoted."""
-    if value is None:
+    """Return the text of a cell. Numbers are exact; text that a spreadsheet would evaluate as a formula is quoted."""
+    if value is None or value != value:  # NaN: pandas has no value there
         return ""
-    if isinstance(value, bool | list | dict):
+    if isinstance(value, bool):
         return json.dumps(value)
     text = str(value)
     if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text):

@@ -1,16 +1,20 @@
-"""What Slurm says of its jobs, and what a task of ours asks of it. Nothing here needs Slurm's accounting."""
+"""Slurm's commands: the states of jobs, requeueing, cancelling. Nothing here needs Slurm's accounting."""
 
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hidden_subnet.owners import slurm_restart, slurm_task
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.store import files
+from hidden_subnet.store.liveness import slurm_restart, slurm_task
+from hidden_subnet.store.slurm_queue import output
 
-# Whatever else a job may be (PENDING, REQUEUED, SUSPENDED, COMPLETING ...), it may still run.
+# In any other state (PENDING, REQUEUED, SUSPENDED, COMPLETING, ...) a job may still run.
 ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -25,38 +29,42 @@ ENDED = {
 }
 
 
+@contextmanager
+def refusals_of_sbatch(what: str) -> Iterator[None]:
+    """Raise ConfigError, in one line, where submitit cannot submit `what` ("the workers")."""
+    import submitit
+
+    try:
+        yield
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        said = str(error).splitlines()
+        if said and said[0].startswith("Job (task="):  # it was submitted, and failed
+            raise
+        lines = [line.removeprefix("sbatch: error: ") for line in said if "sbatch: error" in line]
+        why = "; ".join(lines) or " ".join(said) or "it ended without a word"
+        raise ConfigError(f"sbatch refuses {what}: {why}; to run on this machine, type: hydra/launcher=local") from None
+
+
 def has_place(state: str) -> bool:
-    """Whether a job in `state` neither waits nor has ended: it may be starting, running, or on its way out."""
+    """Whether a job in `state` occupies a node: it neither waits nor has ended."""
     return state not in {"PENDING", *ENDED}
 
 
-def queue() -> dict[str, tuple[str, str]] | None:
-    """State and reason of every job that Slurm knows, by its id ("12", "12_3"), from one call; None: no answer."""
-    said = _output("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r")
-    if said is None:
-        return None
-    lines = [line.split("|", 2) for line in said.splitlines() if line.count("|") >= 2]
-    return {job: (state, reason) for job, state, reason in lines}
-
-
-def states() -> dict[str, str] | None:
-    """The state of every job that Slurm knows, by its id ("12", "12_3"), from one call; None where none answers."""
-    known = queue()
-    return None if known is None else {job: state for job, (state, _) in known.items()}
-
-
 def job(task: str) -> dict[str, str]:
-    """The fields that `scontrol show job` prints; empty where it does not know the job (any more)."""
-    said = _output("scontrol", "show", "job", "-o", task) or ""
+    """The fields that `scontrol show job` prints; empty if it does not know the job, or no longer."""
+    said = output("scontrol", "show", "job", "-o", task) or ""
     return dict(word.split("=", 1) for word in said.split() if "=" in word)
 
 
 def how_it_ended(task: str) -> str:
-    """As in "FAILED (exit code 1), node n1"; from Slurm's memory, which lasts minutes, else from its accounting."""
+    """How a job ended, as in "FAILED (exit code 1), node n1".
+
+    From Slurm's controller, which remembers it for minutes, or from Slurm's accounting if there is one.
+    """
     known = job(task)
     state, code, nodes = known.get("JobState", ""), known.get("ExitCode", ""), known.get("NodeList", "")
     if not known:
-        said = _output("sacct", "-n", "-X", "-P", "-j", task, "-o", "State,ExitCode,NodeList") or ""
+        said = output("sacct", "-n", "-X", "-P", "-j", task, "-o", "State,ExitCode,NodeList") or ""
         state, code, nodes = said.split("\n")[0].split("|") if said.count("|") >= 2 else ("", "", "")
     if not state:
         return "gone from the queue; Slurm no longer knows how it ended, and its accounting does not answer"
@@ -66,16 +74,16 @@ def how_it_ended(task: str) -> str:
 
 
 def allotted_cpus() -> int | None:
-    """What the job that this process runs in may use; its affinity need not say so. None outside of Slurm."""
-    said = os.environ.get("SLURM_CPUS_ON_NODE", "") if slurm_task() else ""
-    return int(said) if said.isdigit() else None
+    """CPUs that Slurm has allotted to this job, which its CPU affinity need not show; None outside of Slurm."""
+    given = os.environ.get("SLURM_CPUS_ON_NODE", "") if slurm_task() else ""
+    return int(given) if given.isdigit() else None
 
 
 def should_requeue(signals: Collection[int]) -> bool:
-    """Whether Slurm is about to take our place for a while, by walltime or preemption, and nobody wants us to end.
+    """Whether the signals announce the walltime or a preemption, so that this task should be requeued.
 
-    A site may announce a preemption by TERM, which otherwise means scancel; and a job that was cancelled, or that
-    Slurm queues again itself, is not RUNNING any more.
+    False if a user cancelled the job or Slurm requeues it itself: then it is no longer RUNNING. TERM counts as well
+    as USR2 if Slurm says that the job is being preempted, since some sites announce a preemption by TERM.
     """
     task = slurm_task()
     if task is None or not {signal.SIGUSR2, signal.SIGTERM} & set(signals):
@@ -87,38 +95,31 @@ def should_requeue(signals: Collection[int]) -> bool:
 
 
 def requeue(bound: int, folder: Path) -> str:
-    """Have Slurm queue the task that this process runs in again, `bound` times at most; what was done, in one line.
+    """Requeue the task that this process runs in, at most `bound` times; returns a line for the log.
 
-    It is recorded in `folder`, a line each time: the file <task>_requeues.jsonl.
+    Each requeue is recorded as a line of `folder`/<task>_requeues.jsonl.
     """
     task, before = slurm_task(), slurm_restart()
     if before >= bound:
-        return f"not queued again: it was {before} times, and hydra.launcher.requeues is {bound}"
+        return f"not requeued: it was {before} times already, and hydra.launcher.requeues is {bound}"
     entry = {"restart": before + 1, "of": bound, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    with (folder / f"{task}_requeues.jsonl").open("a") as file:
-        file.write(json.dumps(entry) + "\n")
+    with suppress(OSError):  # it is only a record
+        files.append(folder / f"{task}_requeues.jsonl", json.dumps(entry) + "\n")
     done = subprocess.run(["scontrol", "requeue", str(task)], capture_output=True, text=True)
     if done.returncode:
-        return f"not queued again: {' '.join(done.stderr.split())}"
-    return f"queued again, time {before + 1} of {bound}"
+        return f"not requeued: {' '.join(done.stderr.split())}"
+    return f"requeued, time {before + 1} of {bound}"
 
 
 def cancel_waiting(tasks: list[str]) -> None:
-    """Those that have started meanwhile are left alone."""
-    _output("scancel", "--state=PENDING", *tasks)
+    """Cancel those of the tasks that are this user's and still waiting in the queue."""
+    output("scancel", "--state=PENDING", f"--user={os.getuid()}", *tasks)
 
 
 def become_worker(command: list[str]) -> None:
-    """What submitit calls in each task: this process becomes the worker, and submitit's handlers of signals are gone.
+    """Replace this process by the worker, without submitit's signal handlers; submitit calls it in each task.
 
-    Signals wait until the worker has its own handlers (`worker.work` lets them through).
+    Signals stay blocked until the worker has its own handlers (worker.Work.run unblocks them).
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP])
     os.execv(command[0], command)
-
-
-def _output(*command: str) -> str | None:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live table on a terminal, a line a finished run elsewhere."""
+"""The view of a running sweep: a live table on a terminal, and a line for each run that has ended."""
 
 import time
 from collections.abc import Sequence
@@ -9,27 +9,33 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hidden_subnet import record
-from hidden_subnet.report.console import say
-from hidden_subnet.sweep.job import ENDED_STATES, Job
+from hidden_subnet.config.differences import described
+from hidden_subnet.store import files
+from hidden_subnet.store.read import has_collapsed
+from hidden_subnet.sweep.console import clock, say
+from hidden_subnet.sweep.jobs import ENDED_STATES, Job
 from hidden_subnet.sweep.progress import Labels, Now, Progress, counts, labels, now
 
 DRAW_SECONDS = 0.5
 GAP = 2
-"""Columns of the terminal between two of the table."""
+"""Spaces between two columns of the table."""
 DISPENSABLE = ("worker", "loss")
-"""What a narrow terminal does without, in this order."""
+"""Columns that are left out on a narrow terminal, in this order."""
 
 
 class View:
+    """Shows the progress of a sweep on a console; use it as a context manager and call `update` often."""
+
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.monotonic()
-        self.told: dict[str, str] = {}
+        self.printed: dict[str, str] = {}
+        """The state in which each run was printed as ended, by the name of its folder."""
         self.next = 0.0
         self.slots = 1
         self.progress = Progress()
         self.labels: Labels | None = None
+        self.described: dict[str, str] = {}
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "View":
@@ -44,41 +50,45 @@ class View:
             self.live.stop()
 
     def update(self, jobs: list[Job]) -> None:
+        """Print the runs that have ended since the last call, and draw the table if it is time."""
         todo = [job for job in jobs if job.state != "skipped"]
+        self.described = self.described or described(jobs)
         if self.live:
             self.labels = self.labels or labels(jobs)
         for job in todo:
-            # A run that was given back, or whose owner died, is told again when it ends again.
-            if job.state in ENDED_STATES and not job.claimable and self.told.get(job.folder.name) != job.state:
-                self.told[job.folder.name], self.next = job.state, 0.0
-                self._tell(job, sum(job.state in ENDED_STATES for job in todo), len(todo))
+            # A run that was interrupted or whose holder died is printed again when it ends again.
+            if job.state in ENDED_STATES and not job.claimable and self.printed.get(job.folder.name) != job.state:
+                self.printed[job.folder.name], self.next = job.state, 0.0
+                self._print_end(job, sum(job.state in ENDED_STATES for job in todo), len(todo))
         self.slots = max(self.slots, sum(job.state == "running" for job in todo))
         if self.live and self.labels and time.monotonic() >= self.next:
             begun = time.monotonic()
             spent = time.monotonic() - self.started
             drawn = picture(jobs, self.labels, self.progress, self.slots, self.console, spent)
             self.live.update(drawn, refresh=True)
-            # A hundred runs on a slow file system must not be read all the time.
+            # With many runs on a slow file system, drawing must not take all the time.
             self.next = time.monotonic() + max(DRAW_SECONDS, 20 * (time.monotonic() - begun))
 
-    def _tell(self, job: Job, number: int, of: int) -> None:
-        # Short on a terminal; but a failed run is one to look for.
-        short = self.labels.words[job.folder.name] if self.labels and job.state == "done" else job.folder.name
-        said = f"[{number}/{of}] {short}: {job.state}"
+    def _print_end(self, job: Job, number: int, of: int) -> None:
+        # A label is short enough for a terminal; for a failed run the user needs the name of its folder.
+        name = self.described[job.folder.name]
+        if self.labels and job.state == "done":
+            name = self.labels.words[job.folder.name]
+        line = f"[{number}/{of}] {name}: {job.state}"
         result = None
         if job.state == "done":
             try:
-                result = record.read_result(job.folder)
-            except ValueError as error:
-                said += f", but {error}"
+                result = files.read_result(job.folder)
+            except (OSError, ValueError) as error:
+                line += f", but {error}"
         if result is not None:
-            said += f", test accuracy {100 * result['last']['test']['top1']:.2f} %, {result['seconds']:.1f} s"
-            if result.get("collapsed"):
-                said += ", collapsed" + (f" ({result['dead_layer']} is dead)" if result["dead_layer"] else "")
+            line += f", test accuracy {100 * result['last']['test']['top1']:.2f} %, {result['seconds']:.1f} s"
+            if has_collapsed(result):
+                line += ", collapsed" + (f" ({result['dead_layer']} is dead)" if result["dead_layer"] else "")
         elif job.message:
-            said += f": {job.message}"
+            line += f": {job.message}"
         bad = job.state in ("failed", "lost")
-        say(self.console, said, "red" if bad else None)
+        say(self.console, line, "red" if bad else None)
 
 
 def picture(
@@ -89,9 +99,9 @@ def picture(
     console: Console,
     spent: float | None = None,
 ) -> Group:
-    """A line for each run under way, as many as the terminal holds, and the count of all.
+    """A table with a row for each running run, as many as the terminal has lines for, and the summary of all runs.
 
-    `labelled` is what `labels(jobs)` said, `slots` how many run at a time, `spent` seconds since the launch.
+    `labelled` is labels(jobs), `slots` the number of runs at a time, `spent` the seconds since the launch.
     """
     running = [job for job in jobs if job.state == "running"]
     nows = [now(job) for job in running]
@@ -108,7 +118,10 @@ def picture(
 def summary(
     jobs: Sequence[Job], nows: Sequence[Now], progress: Progress, slots: int, spent: float | None = None
 ) -> str:
-    """ "3 done (1 collapsed), 2 running, 0 failed, 7 to go, 1:05 so far, about 2:10 left"; see `picture`."""
+    """One line, as in "3 done (1 collapsed), 2 running, 0 failed, 7 to go, 1:05 so far, about 2:10 left".
+
+    `nows`: progress of the running jobs, in their order; for `slots` and `spent` see `picture`.
+    """
     words = []
     for state, count in counts(jobs).items():
         if count or state not in ("lost", "interrupted"):
@@ -141,7 +154,7 @@ def _table(running: Sequence[Job], nows: Sequence[Now], labelled: Labels, width:
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for name in columns:
         left = name in ("worker", labelled.header)
-        # Only the column of labels gives way where the line is too long for the terminal.
+        # If the line is too long for the terminal, only the column of labels becomes narrower.
         head = Text(name, no_wrap=True, overflow="ellipsis")
         table.add_column(
             head, justify="left" if left else "right", no_wrap=name != labelled.header, overflow="ellipsis"
@@ -149,8 +162,3 @@ def _table(running: Sequence[Job], nows: Sequence[Now], labelled: Labels, width:
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
     return table
-
-
-def clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"

@@ -1,27 +1,52 @@
-"""Mirrors of a run's files on W&B and TensorBoard; metrics.jsonl and result.json stay the truth."""
+"""Copies of a run's metrics on W&B and TensorBoard. The run's own files, metrics.jsonl and result.json, are complete.
+
+A new tracker is one file in this folder that registers a TrackerEntry, and one yaml file in conf/tracker.
+"""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hidden_subnet.settings import Config, TrackerName
-from hidden_subnet.trackers.background import InBackground
-from hidden_subnet.trackers.tensorboard_tracker import TensorboardTracker
-from hidden_subnet.trackers.tracker import Tracker
-from hidden_subnet.trackers.wandb_tracker import WandbTracker, abandon, is_disabled, prepare
+from hidden_subnet.config.registries import TRACKERS, import_files
+from hidden_subnet.config.settings import Config
+from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.trackers.background import PATIENCE, InBackground, Patience
+from hidden_subnet.trackers.entry import TrackerEntry
+from hidden_subnet.trackers.wandb_environment import check_variables
 
-__all__ = ["Tracker", "open_trackers"]
+if TYPE_CHECKING:
+    from hidden_subnet.sweep.execute import Tracker
+
+__all__ = ["TrackerEntry", "check_trackers", "open_trackers"]
+
+import_files(__name__, __path__)
 
 
-def open_trackers(config: Config, folder: Path, sweep: str | None, warn: Callable[[str], None]) -> list[Tracker]:
-    """The trackers that `tracker` names, each in a thread of its own; returns at once and never raises.
+def check_trackers(config: Config) -> None:
+    """Raise ConfigError for a name in `tracker.to` that no file of this folder registers, and for a bad WANDB_MODE."""
+    for name in config.tracker.to:
+        if name not in TRACKERS:
+            rule = f"there is no such tracker ({', '.join(sorted(TRACKERS))})"
+            raise ConfigError(problem(f"tracker.to.{name}", rule, "tracker=wandb", lead="as in"))
+    if "wandb" in config.tracker.enabled:
+        check_variables()
 
-    `warn` is called at most once a tracker, in the thread that calls the tracker.
+
+def open_trackers(
+    config: Config, folder: Path, sweep: str | None, warn: Callable[[str], None], patience: Patience = PATIENCE
+) -> "list[Tracker]":
+    """Open the enabled trackers of a run, each in a thread of its own. Returns at once.
+
+    A tracker never raises: `warn` is called at most once per tracker, in the thread that calls the tracker.
+    Raises ConfigError for an unknown tracker.
     """
-    name, trackers = config.tracker.name, list[Tracker]()
-    if name in (TrackerName.wandb, TrackerName.both) and not is_disabled(config.tracker.mode):
-        prepare(folder)
-        trackers.append(InBackground("W&B", partial(WandbTracker, config, folder, sweep), warn, abandon))
-    if name in (TrackerName.tensorboard, TrackerName.both):
-        trackers.append(InBackground("TensorBoard", partial(TensorboardTracker, folder), warn))
+    check_trackers(config)
+    trackers: list[Tracker] = []
+    for name in config.tracker.enabled:
+        entry: TrackerEntry = TRACKERS[name]
+        if entry.is_enabled(config):
+            entry.prepare(folder)
+            start = partial(entry.open, config, folder, sweep)
+            trackers.append(InBackground(entry.label, start, warn, patience))
     return trackers

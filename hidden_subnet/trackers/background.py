@@ -1,26 +1,36 @@
-"""Keep a tracker's faults and waits away from the training."""
+"""Run a tracker in a thread, so that its errors and delays do not reach the training."""
 
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hidden_subnet.trackers.tracker import Tracker
-
-START_SECONDS = 10.0
-"""A tracker that has not started so long after it was opened is hardly waited for at the end of the run."""
-END_SECONDS = 20.0
-"""How long the end of a run waits for its tracker in all."""
+if TYPE_CHECKING:
+    from hidden_subnet.sweep.execute import Tracker
 
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
-    """Something that is made and called in a daemon thread, so no call of it blocks or raises.
+@dataclass(frozen=True)
+class Patience:
+    """How long the end of a run waits for its tracker."""
 
-    The first exception in it, or an end that takes too long, turns it off with one warning; `abandon` then lets go of
-    what could keep the process from exiting.
+    start_seconds: float = 10.0
+    """A tracker that has not started this long after it was opened gets 1 s more."""
+    end_seconds: float = 20.0
+    """At most, in all."""
+
+
+PATIENCE = Patience()
+
+
+class Background(Generic[T]):
+    """An object that is constructed and called in a daemon thread, so that no call blocks or raises.
+
+    The first exception there, or a last call that takes too long, turns it off with one warning. Only the last call,
+    which closes the object, is made after an exception too.
     """
 
     def __init__(
@@ -28,79 +38,80 @@ class Background(Generic[T]):
         name: str,
         start: Callable[[], T],
         warn: Callable[[str], None],
-        abandon: Callable[[], None] = lambda: None,
+        patience: Patience = PATIENCE,
     ) -> None:
-        """`warn` is told what is wrong with `name`, in the thread that calls."""
-        self._name, self._start, self._warn, self._abandon = name, start, warn, abandon
+        """`start` constructs the object. `warn` gets the error message, in the thread that calls `do` or `end`."""
+        self._start, self._warn, self._patience = start, warn, patience
         self._calls: queue.SimpleQueue[tuple[Callable[[T], None], bool]] = queue.SimpleQueue()
         self._started, self._ended = threading.Event(), threading.Event()
         self._fault: str | None = None
-        self._lock = threading.Lock()
         self._off = False
         self._opened = time.monotonic()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def do(self, call: Callable[[T], None]) -> None:
-        """Have it called some time later."""
+        """Queue a call and return at once."""
         self._report()
         if not self._off:
             self._calls.put((call, False))
 
     def end(self, call: Callable[[T], None]) -> bool:
-        """The last call; waits until it is done, or given up. True if nothing went wrong from the start."""
+        """Queue the last call and wait until it is done or given up. Returns True if there was no error at all."""
         self._calls.put((call, True))
         now = time.monotonic()
         try:
-            if self._started.wait(max(1.0, self._opened + START_SECONDS - now)):
-                self._ended.wait(now + END_SECONDS - time.monotonic())
+            if self._started.wait(max(1.0, self._opened + self._patience.start_seconds - now)):
+                self._ended.wait(now + self._patience.end_seconds - time.monotonic())
         finally:  # a second Ctrl-C ends the wait
             if not self._ended.is_set():
-                self._give_up("it did not answer in time")
+                self._fault = self._fault or "it did not answer in time"
         self._report()
         return self._fault is None
 
     def _work(self) -> None:
         try:
-            made = self._start()
-            self._started.set()
-            last = False
-            while not last:
-                call, last = self._calls.get()
-                call(made)
-        except BaseException as error:  # W&B also raises SystemExit, from its teardown
-            said = str(error).strip().splitlines()
-            self._give_up(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__)
-        finally:
-            self._started.set()
-            self._ended.set()
+            self._call_all(self._start())
+        except BaseException as error:
+            self._note(error)
+        self._started.set()
+        self._ended.set()
 
-    def _give_up(self, fault: str) -> None:
-        with self._lock:
-            first, self._fault = self._fault is None, self._fault or fault
-        if first:
-            self._abandon()
+    def _call_all(self, target: T) -> None:
+        self._started.set()
+        last = False
+        while not last:
+            call, last = self._calls.get()
+            if last or self._fault is None:
+                try:
+                    call(target)
+                except BaseException as error:  # W&B also raises SystemExit, from its teardown
+                    self._note(error)
+
+    def _note(self, error: BaseException) -> None:
+        lines = str(error).strip().splitlines()
+        self._fault = self._fault or (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
 
     def _report(self) -> None:
-        """Warn in the caller's thread, so that `warn` need not be safe in any other."""
+        """Warn in the caller's thread, since `warn` need not be thread-safe."""
         if self._fault is not None and not self._off:
             self._off = True
             self._warn(self._fault)
 
 
 class InBackground:
-    """A tracker of which no call blocks or raises; its first fault turns it off for this run with one warning."""
+    """A tracker whose calls neither block nor raise. Its first error turns it off for this run with one warning."""
 
     def __init__(
         self,
         name: str,
-        start: Callable[[], Tracker],
+        start: "Callable[[], Tracker]",
         warn: Callable[[str], None],
-        abandon: Callable[[], None] = lambda: None,
+        patience: Patience = PATIENCE,
     ) -> None:
-        def say(fault: str) -> None:
-            warn(f"{name} is off for this run ({fault}); its own files are complete")
+        def report(fault: str) -> None:
+            warn(f"{name} is off for this run ({fault}); the files of the run are complete")
 
-        self._tracker = Background(name, start, say, abandon)
+        self._tracker = Background(name, start, report, patience)
 
     def log(self, row: dict[str, float]) -> None:
         row = dict(row)

@@ -1,6 +1,7 @@
-"""A sweep's end on W&B: one run with the table of all runs, the aggregated table, the chart and the figure."""
+"""The summary of a sweep on W&B: a run with the table of all runs, the aggregated table, a chart and the figure."""
 
 import hashlib
+import io
 import json
 import secrets
 from collections.abc import Callable, Sequence
@@ -9,28 +10,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hidden_subnet.record import write_json
-from hidden_subnet.report.results import OUTCOME, SETTINGS, row
-from hidden_subnet.report.runs import Run
+from hidden_subnet.config.program import PROGRAM
+from hidden_subnet.config.settings import Config
+from hidden_subnet.report.names import joined, value_name
+from hidden_subnet.report.results import OUTCOME, own_metrics, row
 from hidden_subnet.report.table import Line, summarise
-from hidden_subnet.settings import Config, TrackerName
-from hidden_subnet.trackers.background import Background
-from hidden_subnet.trackers.wandb_tracker import Session, abandon, is_disabled, prepare, tags
+from hidden_subnet.store import folders
+from hidden_subnet.store.files import write_json
+from hidden_subnet.store.read import Run
+from hidden_subnet.trackers import sent
+from hidden_subnet.trackers.background import PATIENCE, Background, Patience
+from hidden_subnet.trackers.wandb_environment import init_arguments, is_tracked
+from hidden_subnet.trackers.wandb_tracker import Session, prepare
 
 STATE = "wandb.json"
-"""In the sweep's folder: the run's id, a digest of its content, and whether W&B has it."""
+"""File in the sweep's folder: id of the summary run, digest of its content, and whether it was sent."""
 ENDED = ("done", "failed", "lost")
-RUN_COLUMNS = ["name", "state", *SETTINGS, "seed", "density", *OUTCOME, "error"]
+SETTINGS = ["data", "model", "width", "init", "scale", "method", "pruning", "prune_rate", "seed"]
+RUN_COLUMNS = ["name", "state", *SETTINGS, *OUTCOME, "error"]
 IMAGE_BYTES = 1_000_000
-"""A larger figure is not sent."""
+"""A larger figure is not sent. Bytes."""
 
 Table = tuple[list[str], list[list[Any]]]
-"""Names of the columns, and rows."""
-
-
-def is_tracked(config: Config) -> bool:
-    """Whether the run goes to W&B, there or on disk."""
-    return config.tracker.name in (TrackerName.wandb, TrackerName.both) and not is_disabled(config.tracker.mode)
+"""(names of the columns, rows)."""
 
 
 def report_sweep(
@@ -42,12 +44,17 @@ def report_sweep(
     warn: Callable[[str], None],
     *,
     again: bool = False,
+    patience: Patience = PATIENCE,
 ) -> bool:
-    """Send the sweep's summary run unless it was tried with this very content before; never raises for W&B's faults.
+    """Send the sweep's summary run, unless the same content was sent or tried before. Errors of W&B are not raised.
 
-    Takes at most some 20 s, and no W&B is loaded where there is nothing to send. `config` is that of any of its runs:
-    where to send; with `tracker` none or tensorboard, or a run that has not ended, nothing is sent. `warn` is called
-    at most once. `again` sends it whatever was before. True if it was sent now (offline: written).
+    config: settings of any of its runs; they say where to send. Nothing is sent if W&B is not among its trackers.
+    runs: all runs of the sweep; nothing is sent unless all have ended.
+    warn: called at most once, with the error message.
+    again: send it whatever was sent before.
+
+    Takes at most about 20 s; wandb is not imported if there is nothing to send. Returns True if it was sent now, or
+    written if offline.
     """
     if not is_tracked(config):
         return False
@@ -55,81 +62,88 @@ def report_sweep(
         return False
     lines = summarise(runs)
     tables = {"runs": run_table(runs), "aggregate": aggregate(lines)}
-    state, digest = read_state(folder), _digest(config, tables)
+    state, arguments = read_state(folder), _arguments(config, sweep, runs)
+    if again and "group" in state:
+        arguments["group"] = state["group"]
+    digest = _digest(arguments, tables)
     if state.get("digest") == digest and not again:
         return False
     state = {"id": state.get("id") or secrets.token_hex(8), "digest": digest, "sent": False}
+    state |= {"group": arguments["group"]}
     write_json(folder / STATE, state)
     prepare(folder)
 
-    def say(fault: str) -> None:
-        warn(f"W&B has no summary of the sweep ({fault}); python -m hidden_subnet sync {sweep} tries again")
+    def report(fault: str) -> None:
+        warn(f"the summary of the sweep was not sent to W&B ({fault}); try again: {PROGRAM} sync {sweep}")
 
-    opened = partial(_open, config, sweep, folder, str(state["id"]))
+    # Without `resume` it replaces an earlier summary.
+    opened = partial(Session, config.tracker.mode, folder, arguments, id=str(state["id"]))
     send = partial(_send, tables=tables, chart=curves(lines), figures=figures)
-    fine = Background("W&B", opened, say, abandon).end(send)
-    if fine:
+    succeeded = Background("W&B", opened, report, patience).end(send)
+    if succeeded:
         write_json(folder / STATE, state | {"sent": True})
-    return fine
+    return succeeded
 
 
 def read_state(folder: Path) -> dict[str, Any]:
+    """Return the content of the sweep's wandb.json; empty if there is none or it is damaged."""
     try:
-        found = json.loads((folder / STATE).read_text())
+        found = folders.read_json(folder / STATE)
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
 def run_table(runs: Sequence[Run]) -> Table:
-    """Main columns of results.csv, a row a run."""
-    return RUN_COLUMNS, [[row(run)[column] for column in RUN_COLUMNS] for run in runs]
+    """Return the main columns of results.csv, one row per run, and those of the user's own metrics."""
+    own = dict.fromkeys(column for run in runs for column in own_metrics(run))
+    columns = [*RUN_COLUMNS[:-1], *own, RUN_COLUMNS[-1]]
+    return columns, [[values.get(column) for column in columns] for values in map(row, runs)]
 
 
 def aggregate(lines: Sequence[Line]) -> Table:
-    """A row for each combination of settings, over its seeds; accuracies are fractions 0 to 1."""
+    """Return one row per combination of settings, over its seeds. Accuracies are fractions in [0, 1]."""
     names = list(lines[0].settings)
-    columns = [*names, "prune_rate", "density", "untrained_top1", "test_top1", "test_top1_std", "n", "seconds", "state"]
+    metrics = sorted({name for line in lines for name in line.metrics})
+    columns = [*names, "prune_rate", "density", "untrained_top1", "test_top1", "test_top1_std"]
+    columns += [*(f"test_{name}" for name in metrics), "n", "seconds", "state"]
     cells = []
     for line in lines:
-        over_seeds = [line.prune_rate, line.density, line.untrained, line.mean, line.std, line.n, line.seconds]
+        over_seeds = [line.prune_rate, line.density, line.untrained, line.mean, line.std]
+        over_seeds += [*map(line.metrics.get, metrics), line.n, line.seconds]
         cells.append([*line.settings.values(), *over_seeds, line.state])
     return columns, cells
 
 
 def curves(lines: Sequence[Line]) -> dict[str, tuple[list[float], list[float]]]:
-    """Mean test accuracy (%) by prune rate, a curve a method (and what else varies); one without a rate is level."""
-    from hidden_subnet.report.figure import label  # loads matplotlib, which a repeated sweep need not wait for
+    """Return label -> (prune rates, mean test accuracies in %), one curve per method and per setting that varies.
 
+    A method without a prune rate is a horizontal line.
+    """
     done = [line for line in lines if line.mean is not None]
     rates = sorted({line.rate for line in done if line.rate is not None})
     found: dict[str, tuple[list[float], list[float]]] = {}
     for _, group in groupby(done, key=lambda line: line.settings):
         members = list(group)
+        name = joined(members[0].settings) or value_name("method", members[0].method)
         rated = [(line.rate, 100 * (line.mean or 0)) for line in members if line.rate is not None]
         if rated:
-            found[label(members[0])] = [rate for rate, _ in rated], [top1 for _, top1 in rated]
+            found[name] = [rate for rate, _ in rated], [top1 for _, top1 in rated]
         elif rates:
-            found[label(members[0])] = [rates[0], rates[-1]], 2 * [100 * (members[0].mean or 0)]
+            found[name] = [rates[0], rates[-1]], 2 * [100 * (members[0].mean or 0)]
     return found
 
 
-def _digest(config: Config, tables: dict[str, Table]) -> str:
-    where = [config.tracker.project, config.tracker.entity]
+def _arguments(config: Config, sweep: str, runs: Sequence[Run]) -> dict[str, Any]:
+    """Arguments of wandb.init; the summary lies where the first of its runs that was sent does."""
+    before = next((found for run in runs if (found := sent.read(run.folder)) is not None), sent.Sent(""))
+    place = {key: value for key, value in before.arguments.items() if key in ("project", "entity")}
+    return {**init_arguments(config, sweep), "name": sweep, "job_type": "summary", "sweep_id": None, **place}
+
+
+def _digest(arguments: dict[str, Any], tables: dict[str, Table]) -> str:
+    where = [arguments["project"], arguments["entity"]]
     return hashlib.sha256(json.dumps([where, tables]).encode()).hexdigest()
-
-
-def _open(config: Config, sweep: str, folder: Path, identity: str) -> Session:
-    return Session(
-        config,
-        folder,
-        id=identity,
-        resume=None,  # sent anew, it takes the place of what was there
-        name=sweep,
-        group=sweep,
-        job_type="summary",
-        tags=tags(config, [sweep]),
-    )
 
 
 def _send(
@@ -138,6 +152,8 @@ def _send(
     chart: dict[str, tuple[list[float], list[float]]],
     figures: Sequence[Path],
 ) -> None:
+    from PIL import Image
+
     wandb = session.wandb
     content: dict[str, Any] = {
         name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)
@@ -152,7 +168,8 @@ def _send(
             xname="prune rate",
         )
     for path in figures:
-        if path.suffix == ".png" and path.stat().st_size <= IMAGE_BYTES:
-            content["figure"] = wandb.Image(str(path))
-    session.run.log(content)
-    session.close(0)
+        if path.suffix == ".png":
+            drawn = folders.read_bytes(path, root=path.parents[1])
+            if len(drawn) <= IMAGE_BYTES:
+                content["figure"] = wandb.Image(Image.open(io.BytesIO(drawn), formats=["PNG"]))
+    session.close(0, lambda run: run.log(content))

@@ -1,198 +1,277 @@
-"""A run on W&B: online where it has a key, else offline in the run's folder (`wandb sync` sends it later)."""
+"""A run on W&B: online if a key is found, otherwise offline in the run's folder (`sync` sends it later)."""
 
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hidden_subnet.config import as_dict
-from hidden_subnet.identity import has_rate, slug
-from hidden_subnet.settings import Config, Sampled, TrackerMode
+from hidden_subnet.config.convert import as_dict
+from hidden_subnet.config.program import PROGRAM
+from hidden_subnet.config.registries import TRACKERS, method_traits, register
+from hidden_subnet.config.settings import Config, TrackerMode
+from hidden_subnet.store import files, folders
 from hidden_subnet.trackers import sent
+from hidden_subnet.trackers.entry import TrackerEntry
+from hidden_subnet.trackers.wandb_environment import (
+    agent_run_id,
+    asked_mode,
+    disabled_by,
+    init_arguments,
+    tidy_variables,
+)
 
-UPLOAD_SECONDS = 15.0
-"""How long W&B itself tries to upload at the end of a run; what is left stays on disk for `wandb sync`."""
+INIT_SECONDS, UPLOAD_SECONDS = 20.0, 15.0
+"""How long W&B tries to open a run, and to upload at its end; `sync` sends the rest. Python's exit waits for it."""
 
+KILLED = 255
+"""Exit code with which W&B shows a run that it was asked to stop as `killed`; it does not give it to an agent again."""
+STOPPED = threading.Event()
+"""Set once W&B has asked the single run of this process to stop: the stop button, or early termination of its sweep."""
+PROBE_BYTES = 65536
+"""More than W&B's client writes at once."""
 
 QUIET = {"silent": True, "console": "off", "symlink": False}
 
 
 class WandbTracker:
-    """To be made, called and ended in one thread: making it takes half a second, or as long as the server does.
+    """A run on W&B. Construct, call and end it in one thread; constructing takes 0.5 s, or as long as the server does.
 
-    `sweep` is the group. A run that another sweep finds done is not opened again, so W&B shows it in the group of the
-    sweep that executed it; each sweep's summary run lists all of its runs. With `anew` the rows begin at epoch 0 and
-    take the place of what W&B has of the run.
+    `sweep` becomes W&B's group. A run that is already done when another sweep needs it is not opened again, so W&B
+    shows it in the group of the sweep that executed it; the summary run of each sweep lists all of its runs. Rows that
+    the run's files have and W&B does not are sent first. With `overwrite` these are all rows, under the name and in
+    the project that the run was sent to before. `mode` replaces tracker.mode.
     """
 
     def __init__(
-        self, config: Config, folder: Path, sweep: str | None, *, labels: Sequence[str] = (), anew: bool = False
+        self,
+        config: Config,
+        folder: Path,
+        sweep: str | None,
+        *,
+        labels: Sequence[str] = (),
+        mode: TrackerMode | None = None,
+        overwrite: bool = False,
     ) -> None:
+        before, arguments = sent.read(folder), init_arguments(config, sweep, labels)
+        if before is not None and overwrite:
+            tags = [*before.arguments.get("tags", arguments["tags"]), *labels]
+            arguments |= {**before.arguments, "tags": list(dict.fromkeys(tags))}
+        resumes = before is not None and not overwrite and before.is_in(arguments["project"], arguments["entity"])
         self._folder = folder
-        before = None if anew else sent.read(folder)
-        self._sent = replace(before or sent.Sent(sent.run_id(folder)), group=sweep, ended=False)
+        self._sent = sent.Sent(sent.run_id(folder), arguments, before.rows if before is not None and resumes else 0)
         self._session = Session(
-            config,
+            mode or config.tracker.mode,
             folder,
+            arguments,
+            # A run of a sweep would be taken up again by the next worker.
+            stop_fn=STOPPED.set if sweep is None else lambda: None,
             id=self._sent.id,
-            resume=None if anew else "allow",
-            name=slug(config),
-            group=sweep,
-            job_type=config.method.name,
-            tags=tags(config, [sweep, *labels]),
+            resume="allow" if resumes else None,
             config=columns(config),
         )
         sent.write(folder, self._sent)
         self._run = self._session.run
         self._run.define_metric("epoch", hidden=True)
         self._run.define_metric("*", step_metric="epoch")
+        self._has = self._sent.rows
+        for row in [] if resumes else files.read_rows(files.working(folder)):
+            self.log(row)
+            self._has = int(row["epoch"]) + 1
 
     def log(self, row: dict[str, float]) -> None:
+        if row["epoch"] < self._has:  # it was written to the file while this tracker was starting
+            return
         self._run.log(row)
-        if row["epoch"] <= self._sent.rows:  # else rows before it were lost with an attempt that was killed
+        if row["epoch"] <= self._sent.rows:  # otherwise earlier rows were lost with a killed attempt
             self._sent = replace(self._sent, rows=max(self._sent.rows, int(row["epoch"]) + 1))
 
     def finish(self, result: dict[str, Any]) -> None:
-        self._run.summary.update(summary(result))
-        self._close(0, ended=True)
+        self._close(0, lambda run: run.summary.update(summary(result)), ended=True)
 
     def fail(self, message: str) -> None:
         self._close(1)
 
     def interrupt(self) -> None:
-        self._run.mark_preempting()
-        self._close(1)  # preempting and then a nonzero exit make W&B show `preempted`, not `finished`
+        if STOPPED.is_set() or (agent_run_id() and self._session.stop_requested()):
+            STOPPED.set()
+            self._close(KILLED, stopped=True)
+        else:
+            # W&B shows `preempted`, and gives the run to an agent again.
+            self._close(1, lambda run: run.mark_preempting())
 
-    def _close(self, exit_code: int, ended: bool = False) -> None:
-        self._session.close(exit_code)
-        sent.write(self._folder, replace(self._sent, ended=ended))
+    def _close(
+        self,
+        exit_code: int,
+        last: Callable[[Any], None] = lambda run: None,
+        *,
+        ended: bool = False,
+        stopped: bool = False,
+    ) -> None:
+        self._session.close(exit_code, last)
+        sent.write(self._folder, replace(self._sent, ended=ended, stopped=stopped))
 
 
 class Session:
-    """A run on W&B that is open, in the settings that we have for all; nothing of it is printed."""
+    """An open run on W&B with the settings that all our runs share. It prints nothing."""
 
-    def __init__(self, config: Config, folder: Path, /, **what: Any) -> None:
+    def __init__(
+        self,
+        mode: TrackerMode,
+        folder: Path,
+        arguments: dict[str, Any],
+        /,
+        stop_fn: Callable[[], None] = lambda: None,
+        **more: Any,
+    ) -> None:
+        """`arguments` are those of wandb_environment.init_arguments, `more` other ones of wandb.init.
+
+        `stop_fn` is called in a thread of W&B's when somebody stops the run there.
+        """
         import wandb
 
-        settings = _settings()
+        chosen, settings = mode_of(mode), _settings()
+        # What the variables say is in `arguments`; with a sweep_id here W&B would not take the run's own id.
+        for name in ("sweep_id", "resume", "resume_from", "fork_from", "run_group", "run_notes"):
+            setattr(settings, name, None)
+        folders.make_folder(folder / "wandb")  # W&B itself would follow a link
         self.wandb = wandb
-        mode = _mode(config.tracker.mode, settings)
-        self.offline = mode == "offline"
+        self._offline_files = folder / "wandb" if chosen == "offline" else None
+        arguments = dict(arguments)
         self.run = wandb.init(
-            project=config.tracker.project,
-            entity=config.tracker.entity,
             reinit="create_new",
             dir=str(folder),
-            mode=mode,
+            mode=chosen,
             settings=wandb.Settings(
                 **QUIET,
+                sweep_id=arguments.pop("sweep_id", None),
                 finish_timeout=UPLOAD_SECONDS,
                 finish_timeout_raises=True,
-                # The stop button of the web page would interrupt the main thread.
-                stop_fn=lambda: None,
-                # A remote's address may hold a password, and the code is no business of a tracker.
+                stop_fn=stop_fn,
+                # The address of a git remote may contain a password, and the code is not sent to trackers.
                 disable_git=True,
                 save_code=False,
                 label_disable=True,
                 x_save_requirements=False,
             ),
-            **what,
+            **arguments,
+            **more,
         )
 
-    def close(self, exit_code: int) -> None:
-        """Raises TimeoutError where the server is slow, and OSError where not all could be written offline."""
+    def stop_requested(self) -> bool:
+        """Whether W&B wants the run to stop. Asked here: the agent's TERM may come before the client's own question.
+
+        The call is not in W&B's documentation, which is one reason for the pinned version.
+        """
+        from wandb.sdk.launch.api import LaunchApi
+
+        if self._offline_files is not None:
+            return False
+        with suppress(Exception):  # a server that does not answer: the run counts as preempted
+            asked = LaunchApi(timeout=5).check_stop_requested(self.run.project, self.run.entity, self.run.id)
+            return bool(asked)
+        return False
+
+    def close(self, exit_code: int, last: Callable[[Any], None] = lambda run: None) -> None:
+        """Make a last call on the run, upload the rest and close it.
+
+        Raises TimeoutError if the server is too slow, OSError if there is no room for W&B's offline files.
+        """
         try:
+            last(self.run)
             self.run.finish(exit_code=exit_code)
         except TimeoutError:
-            raise TimeoutError("the server is slow; `python -m hidden_subnet sync` sends what is missing") from None
+            raise TimeoutError(f"the server is slow; `{PROGRAM} sync` sends the rest") from None
         finally:
-            self.wandb.teardown()  # lets the helper write what it holds, and end
-        # The helper only notes in a log of its own that a disk is full.
-        if self.offline and not _is_whole(Path(self.run.settings.sync_file)):
-            raise OSError(f"{self.run.settings.sync_dir} is not whole, the disk may be full")
+            self.wandb.teardown()  # W&B's service process writes what it holds, and ends
+        # If the disk is full, W&B's service process only writes that to a log of its own.
+        if self._offline_files is not None:
+            probe = self._offline_files / f"{self.run.id}.probe"
+            try:
+                folders.write_atomically(probe, bytes(PROBE_BYTES))
+            finally:
+                folders.remove(probe)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether an offline file ends as a run does: records in LevelDB's log format, behind a head of 7 bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content = path.read_bytes()
-    at, last, parts = 7, b"", list[bytes]()
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
-        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
-        if left < 7 or kind == 0:  # the rest of a block, too small for a record
-            at += left
-            continue
-        if at + 7 + size > len(content):
-            return False
-        parts = [*(parts if kind in (3, 4) else []), content[at + 7 : at + 7 + size]]
-        last = b"".join(parts) if kind in (1, 4) else last
-        at += 7 + size
-    return bool(Record.FromString(last).WhichOneof("record_type") == "exit")
-
-
-def is_disabled(mode: TrackerMode) -> bool:
-    return mode is TrackerMode.auto and os.environ.get("WANDB_MODE") == "disabled"
-
-
-def stays_offline(config: Config) -> bool:
-    """Told to, and not for want of a key."""
-    by_variable = config.tracker.mode is TrackerMode.auto and os.environ.get("WANDB_MODE") in ("offline", "dryrun")
-    return config.tracker.mode is TrackerMode.offline or by_variable
+def open_run(config: Config, folder: Path, sweep: str | None, overwrite: bool = False) -> WandbTracker:
+    """Open the run on W&B; if `wandb agent` started this process, as the agent's run."""
+    if run := agent_run_id():
+        sent.adopt(folder, run)
+    elif (before := sent.read(folder)) is not None and before.stopped:
+        # What was stopped on W&B stays so, and its client would be told to stop again (wandb/wandb issue 663).
+        sent.adopt(folder, sent.new_id())
+    return WandbTracker(config, folder, sweep, overwrite=overwrite)
 
 
 def has_key() -> bool:
-    """For the server in use, by W&B's own rules. Loads W&B, which takes a second."""
-    return _has_key(_settings())
-
-
-def _settings() -> Any:
-    """W&B's own, in which its variables and files count."""
+    """Whether W&B finds a key for its server: in the environment, netrc, or its settings file."""
     import wandb
 
+    _settings(mode="online")
+    return wandb.login(prompt=False, verify=False)
+
+
+def _settings(**more: Any) -> Any:
+    """W&B's own settings, from its environment variables and files, with `more` changed for this process."""
+    import wandb
+    from pydantic import ValidationError
+
     hooks = sys.exit, sys.excepthook
-    session = wandb.setup(settings=wandb.Settings(**QUIET))
-    sys.exit, sys.excepthook = hooks  # type: ignore[assignment]  # W&B replaces them to learn the exit code
+    try:
+        session = wandb.setup(settings=wandb.Settings(**QUIET, **more))
+    except ValidationError as error:  # whose text has several lines, and the value, which may be a key
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "settings"
+        raise ValueError(f"W&B's client refuses its variables or settings: {where}: {first['msg']}") from None
+    finally:
+        sys.exit, sys.excepthook = hooks  # type: ignore[assignment]  # W&B replaces them to learn the exit code
     return session.settings
 
 
 def prepare(folder: Path) -> None:
-    """What W&B's helper process can only be told by the environment: logs in the run's folder, no error reports sent.
+    """Set what W&B reads from the environment, unless the user did: folders, no error reports, how long it may start.
 
-    Here, and not in the tracker's thread, since another thread may be reading the environment.
+    Called in the main thread and not in the tracker's, since another thread may be reading the environment.
     """
-    os.environ["WANDB_CACHE_DIR"] = str(folder)
-    os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")
+    tidy_variables()
+    for name, where in (("WANDB_CACHE_DIR", folder), ("WANDB_DATA_DIR", folder / "wandb")):
+        if os.environ.get(name, "") in ("", _prepared.get(name)):
+            os.environ[name] = _prepared[name] = str(where)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", str(INIT_SECONDS))
 
 
-def tags(config: Config, sweeps: Sequence[str | None]) -> list[str]:
-    """Those asked for and the sweeps, without repeats, and cut at the 64 characters that W&B allows."""
-    return list(dict.fromkeys(tag[:64] for tag in [*config.tracker.tags, *sweeps] if tag))
+_prepared: dict[str, str] = {}
+"""The variables that `prepare` set for an earlier run of this process; others are the user's."""
+
+
+NOT_SETTINGS = ("config", "density")
+"""Those of `columns` that are no settings."""
 
 
 def columns(config: Config) -> dict[str, Any]:
-    """W&B's config: what one plots by, flat, and every setting below `config`."""
-    rate = config.prune_rate if has_rate(config.method) else 0.0
-    known = {} if isinstance(config.method, Sampled) else {"prune_rate": rate, "density": round(1 - rate, 12)}
+    """Return W&B's config of a run: the settings that plots use, flat, and all settings below `config`."""
+    traits = method_traits(config)
+    has_rate = traits.prunes_by_rate(config.method)
+    rate = config.prune_rate if has_rate else 0.0
+    # Masks without a prune rate: how many weights are kept is an outcome of the training.
+    is_outcome = traits.masks and not has_rate
     return {
-        **known,
+        **({} if is_outcome else {"prune_rate": rate, "density": round(1 - rate, 12)}),
         "model": config.model.name,
-        "data": config.data.name.name,
+        "data": config.data.name,
         "method": config.method.name,
-        "init": config.init.name.name,
+        "init": config.init.name,
         "seed": config.seed,
         "config": as_dict(config),
     }
 
 
 def summary(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers of result.json, nested names joined: best/test/top1, last/epoch, density."""
+    """Return the numbers of result.json; nested names are joined: best/test/top1, last/epoch, density."""
     flat: dict[str, float] = {}
     for key, value in result.items():
         if key in ("projection", "environment", "schema"):
@@ -204,43 +283,29 @@ def summary(result: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _mode(asked: TrackerMode, settings: Any) -> Literal["online", "offline", "disabled"]:
-    """`settings` are W&B's own, in which WANDB_MODE and its settings files count."""
+def mode_of(mode: TrackerMode) -> Literal["online", "offline", "disabled"]:
+    """Return the mode for wandb.init, from tracker.mode, W&B's own settings, and whether there is a key.
+
+    Raises RuntimeError if `online` was asked for and there is no key.
+    """
+    asked = asked_mode(mode)
     if asked is TrackerMode.offline:
         return "offline"
-    if asked is TrackerMode.auto and settings.mode in ("disabled", "offline", "dryrun"):
-        return "disabled" if settings.mode == "disabled" else "offline"
-    if _has_key(settings):
+    own = _settings().mode
+    if asked is TrackerMode.auto and own in ("disabled", "offline", "dryrun"):
+        return "disabled" if own == "disabled" else "offline"
+    if has_key():
         return "online"
     if asked is TrackerMode.online:
-        raise RuntimeError("tracker.mode=online needs a key: set WANDB_API_KEY or run `wandb login`")
+        raise RuntimeError("online (tracker.mode or WANDB_MODE) needs a key: set WANDB_API_KEY or run `wandb login`")
     return "offline"
 
 
-def _has_key(settings: Any) -> bool:
-    """A key for the server in use, by W&B's own rules: the environment, netrc, or its settings file."""
-    from wandb.sdk.lib import wbauth
-
-    host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
-    found = wbauth.authenticate_session(host=host, source="", prompt=False, update_session=False)
-    return found is not None
-
-
-def abandon() -> None:
-    """End W&B's helper process, which may hang, and outlive this one, and is waited for at the interpreter's exit."""
-    if "wandb" not in sys.modules:
-        return
-
-    def end() -> None:
-        import wandb
-        from wandb.sdk import wandb_setup
-
-        with suppress(AttributeError):  # no helper was started
-            wandb_setup.singleton()._connection._proc._process.kill()  # type: ignore[union-attr]
-        with suppress(BaseException):  # its connection is gone
-            wandb.teardown()
-
-    # In a thread again: W&B's locks may be held by the call that hangs.
-    thread = threading.Thread(target=end, name="W&B abandoned", daemon=True)
-    thread.start()
-    thread.join(1.0)
+register(TRACKERS, "wandb")(
+    TrackerEntry(
+        "W&B",
+        open_run,
+        prepare=prepare,
+        is_enabled=lambda config: disabled_by(config.tracker.mode) is None,
+    )
+)

@@ -1,1 +1,1 @@
-"""Hydra finds the sweeper and the launcher in this package."""
+"""Our sweeper and launchers; Hydra finds plugins in the package hydra_plugins."""

@@ -1,12 +1,12 @@
 """From override lists to checked configs: every job of a sweep is composed and checked before any starts.
 
-Hydra takes 55 ms for a job, which is a minute for a thousand. So it composes every combination of group choices once
-and converts every value once; a job is put together from these. Whatever is not plain `setting=value`, and whatever
-goes wrong, is left to Hydra, whose errors are thus the same.
+Hydra takes 55 ms per job, a minute for a thousand. So each combination of group choices is composed by Hydra once, each
+value is converted once, and a job is assembled from both. A job with an override that is not a plain `setting=value`,
+or that cannot be converted, is composed by Hydra in full, so that the error messages are the same.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -17,35 +17,59 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from hidden_subnet.check import ConfigError, check
-from hidden_subnet.config import as_dict, from_dict, to_config
-from hidden_subnet.dataset import counted
-from hidden_subnet.pretrained import pinned
-from hidden_subnet.settings import Config
+from hidden_subnet.config.checks import check
+from hidden_subnet.config.convert import as_dict, from_dict, to_config
+from hidden_subnet.config.own_parts import takes_former_code, with_own_code
+from hidden_subnet.config.settings import Config
+from hidden_subnet.data.found_images import Seen, with_found_images, with_trusted_names
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.store.former_code import on_former_code
+from hidden_subnet.store.pretrained import resolve_pretrained
+from hidden_subnet.trackers import check_trackers
 from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
+from hydra_plugins.hidden_subnet.hydra_settings import refuse_changed_in_job
 
 
-def to_checked_config(composed: DictConfig) -> Config:
-    """Convert and check what Hydra composed. Raises ConfigError with one line."""
+def to_checked_config(composed: DictConfig, overrides: Sequence[str] = (), seen: Seen | None = None) -> Config:
+    """Return the config that Hydra composed from these overrides, checked. Raises ConfigError and DataError.
+
+    seen: the images that were found for other jobs of the sweep.
+    """
     _drop_hydra(composed)
     try:
-        config = counted(to_config(composed))
-    except (AttributeError, OmegaConfBaseException) as error:  # a key added with + that no dataclass has, or ~model
-        raise ConfigError(one_line(error)) from None
+        config = to_config(composed)
+    except (AttributeError, OmegaConfBaseException) as error:  # e.g. ~model, or a key added with +
+        raise ConfigError(one_line(error, overrides)) from None
+    return _checked(config, {} if seen is None else seen)
+
+
+def _checked(config: Config, seen: Seen) -> Config:
+    """Return the config with what is looked up on disk, after all checks. Raises ConfigError and DataError."""
+    former_code = takes_former_code(config)
+    config = with_found_images(with_own_code(config), seen)
     check(config)
-    return pinned(config)
+    check_trackers(config)
+    config = with_trusted_names(resolve_pretrained(config), seen)
+    return on_former_code(config) if former_code else config
 
 
-def compose_job(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Config:
-    """One job in full by Hydra."""
-    config = to_checked_config(context.config_loader.load_sweep_config(master, list(overrides)))
+def compose_job(
+    context: HydraContext, master: DictConfig, overrides: Sequence[str], seen: Seen | None = None
+) -> Config:
+    """Compose one job of a sweep by Hydra alone. `master` is the sweep's config, `overrides` those of the job."""
+    try:
+        composed = context.config_loader.load_sweep_config(master, list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(one_line(error, overrides)) from None
+    refuse_changed_in_job(master, composed, overrides)
+    config = to_checked_config(composed, overrides, seen)
     refuse_in_sweep(config)
     return config
 
 
 class Composer:
-    """Composes job after job of one sweep: for each the Config, or the exception, that `compose_job` gives."""
+    """Composes the jobs of one sweep: returns the same Config, or raises the same exception, as `compose_job`."""
 
     def __init__(self, context: HydraContext, master: DictConfig) -> None:
         self.context, self.master = context, master
@@ -53,19 +77,19 @@ class Composer:
         self.groups = set(master.hydra.runtime.choices)
         self.parsed: dict[str, Override] = {}
         self.bases: dict[tuple[str, ...], _Base | None] = {}
+        self.seen: Seen = {}
 
     def compose(self, overrides: Sequence[str]) -> Config:
+        """Return the checked config of the job with these overrides. Raises as compose_job."""
         config = self._assembled(overrides)
         if config is None:
-            return compose_job(self.context, self.master, overrides)
-        config = counted(config)
-        check(config)
-        config = pinned(config)
+            return compose_job(self.context, self.master, overrides, self.seen)
+        config = _checked(config, self.seen)
         refuse_in_sweep(config)
         return config
 
     def _assembled(self, overrides: Sequence[str]) -> Config | None:
-        """None where Hydra must do it."""
+        """Return None if Hydra must compose the job."""
         try:
             parsed = [self._parse(line) for line in overrides]
         except HydraException:
@@ -88,28 +112,29 @@ class Composer:
     def _base(self, choices: tuple[str, ...]) -> "_Base | None":
         try:
             composed = self.context.config_loader.load_sweep_config(self.master, list(choices))
+            refuse_changed_in_job(self.master, composed, choices)
             _drop_hydra(composed)
             config = to_config(composed)
         except (HydraException, OmegaConfBaseException, AttributeError):
-            return None  # it may be well together with the job's settings; if not, Hydra says why
+            return None  # it may be valid together with the job's settings; if not, Hydra raises the error
         if "${" in str(OmegaConf.to_container(composed, resolve=False)):
-            return None  # a value that follows from others
+            return None  # a value that is computed from others
         return _Base(composed, as_dict(config), config.grids)
 
 
 @dataclass
 class _Base:
-    """What a combination of group choices composes to."""
+    """The composed config of one combination of group choices."""
 
     composed: DictConfig
-    """Converts values as Hydra would; what it holds at a setting is the value that was converted last."""
+    """Converts values as Hydra would; the value of a setting in it is the one that was converted last."""
     settings: dict[str, Any]
     grids: list[Any]
     converted: dict[str, Any] = field(default_factory=dict)
-    """Plain values by override line."""
+    """Plain values by override, as typed."""
 
     def with_settings(self, overrides: list[Override]) -> Config | None:
-        settings = {key: dict(value) if isinstance(value, dict) else value for key, value in self.settings.items()}
+        settings = _copied(self.settings)
         for override in overrides:
             line, key = override.input_line, override.key_or_group
             *parts, last = key.split(".")
@@ -118,7 +143,7 @@ class _Base:
                 node = node.get(part, {})
                 if not isinstance(node, dict):
                     return None
-            # method.name alone would choose another dataclass, where Hydra keeps the one of the group's option.
+            # Hydra keeps the dataclass of the chosen method; with method.name, from_dict would take another.
             if last not in node or isinstance(node[last], dict) or key == "method.name":
                 return None
             assert line is not None
@@ -129,9 +154,7 @@ class _Base:
                     return None
             value = self.converted[line]
             node[last] = list(value) if isinstance(value, list) else value
-        config = from_dict(settings)
-        config.grids = self.grids
-        return config
+        return replace(from_dict(settings), grids=self.grids)
 
     def _convert(self, key: str, value: Any) -> Any:
         OmegaConf.update(self.composed, key, value, merge=True)
@@ -139,6 +162,11 @@ class _Base:
         if OmegaConf.is_config(converted):
             return OmegaConf.to_object(converted)
         return converted.name if isinstance(converted, Enum) else converted
+
+
+def _copied(settings: dict[str, Any]) -> dict[str, Any]:
+    """A copy of nested dicts, several times as fast as copy.deepcopy."""
+    return {key: _copied(value) if isinstance(value, dict) else value for key, value in settings.items()}
 
 
 def _is_plain(override: Override) -> bool:

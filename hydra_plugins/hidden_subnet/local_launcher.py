@@ -1,5 +1,6 @@
-"""The launcher of a sweep on this machine: several runs at a time, each in a process of its own."""
+"""The default launcher: runs the sweep on this machine, several runs at the same time, each in its own process."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,64 +12,72 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hidden_subnet.check import ConfigError
-from hidden_subnet.identity import folder_name
-from hidden_subnet.settings import Config, OnError
+from hidden_subnet.config.identity import folder_name
+from hidden_subnet.config.settings import Config, OnError
+from hidden_subnet.errors import ConfigError, problem
 from hydra_plugins.hidden_subnet.compose import Composer
+from hydra_plugins.hidden_subnet.hydra_settings import refuse_per_job
 from hydra_plugins.hidden_subnet.objective import objective
-from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
 if TYPE_CHECKING:
-    from hidden_subnet.sweep.job import Job
+    from hidden_subnet.sweep.jobs import Job
 
 
 @dataclass
 class LocalLauncherConfig:
     _target_: str = "hydra_plugins.hidden_subnet.local_launcher.LocalLauncher"
     workers: int | None = None
-    """Runs at a time; by default one a GPU (or `jobs_per_gpu`), or one a CPU core."""
+    """Number of runs at the same time; by default one per GPU (times `jobs_per_gpu`), or one per CPU core."""
     jobs_per_gpu: Any = 1
-    """Runs that share a GPU; auto: as many as a short measurement finds worth it."""
+    """Number of runs that share a GPU; auto: the fastest number, by a short measurement."""
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConfig, provider="hidden_subnet")
 
 
 class LocalLauncher(Launcher):  # type: ignore[misc]
+    """Executes jobs in worker slots: `execute` for our sweeper, `launch` for others."""
+
     label = "jobs"
-    """Of the sweep's name, where another sweeper than ours launches; that sweeper may set it."""
+    """Start of the sweep's name if another sweeper launches it; that sweeper may set it."""
     report = True
-    """Whether what it executes ends in a table and a figure; the same sweeper may have one for all its batches."""
+    """Whether a table and a figure follow; a sweeper with several batches may make one for all instead."""
 
     def __init__(self, workers: int | None = None, jobs_per_gpu: Any = 1) -> None:
         self.workers, self.asked = workers, jobs_per_gpu
 
     @property
     def jobs_per_gpu(self) -> int | None:
-        """None: auto."""
+        """Number of runs that share a GPU; None means auto."""
         return None if self.asked == "auto" else self.asked
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        # Not in __init__: Hydra wraps what is raised there in its own words.
+        # Not checked in __init__, since Hydra wraps exceptions raised there in a message of its own.
         if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"hydra.launcher.workers={self.workers}: must be 1 or more; leave it away for one a core")
+            rule = "must be 1 or more (null: one per core)"
+            raise ConfigError(
+                problem(f"hydra.launcher.workers={self.workers}", rule, "hydra.launcher.workers=1", lead="as in")
+            )
         if self.asked != "auto" and (type(self.asked) is not int or self.asked < 1):
-            raise ConfigError(f"hydra.launcher.jobs_per_gpu={self.asked}: must be 1 or more, or auto")
-        refuse_secrets_in(config)
+            words = "hydra.launcher.jobs_per_gpu=1"
+            raise ConfigError(problem(f"{words[:-1]}{self.asked}", "must be 1 or more, or auto", words, lead="as in"))
+        refuse_per_job(config.hydra, hydra_context.callbacks.callbacks)
+        self.environment = {str(key): str(value) for key, value in config.hydra.job.env_set.items()}
         self.composer = Composer(hydra_context, config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """For other sweepers, which know overrides only and want a value of each job: see `objective`.
+        """Run the jobs of other sweepers, which pass overrides and need a value from each job: see `objective`.
 
-        A run that failed is a failed job, and the sweeper may go on; with on_error=stop, and after Ctrl-C, this exits.
+        A failed run becomes a failed job, and the sweeper may continue; with on_error=stop, and after Ctrl-C, this
+        exits.
         """
         configs = [self.composer.compose(overrides) for overrides in job_overrides]
         if any(config.plan for config in configs):
             from hidden_subnet.report.plan import print_plan
 
-            print_plan(configs)
+            print_plan(configs, self.at_a_time(configs))
             return [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
-        # A sweeper may try the same values twice.
+        # Another sweeper may choose the same values twice.
         distinct = {folder_name(config): config for config in configs}
         jobs, code = self.run(list(distinct.values()), self.label)
         if code == 130 or (code and any(config.on_error is OnError.stop for config in configs)):
@@ -77,17 +86,17 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         returns = []
         for config, overrides in zip(configs, job_overrides, strict=True):
             job = ended[folder_name(config)]
-            said = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
+            returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
             if job.state in ("done", "skipped"):
-                said.return_value = objective(config)
+                returned.return_value = objective(config)
             else:
-                said.status = JobStatus.FAILED
-                said.return_value = ValueError(f"{job.folder.name}: {job.state}: {job.message}")
-            returns.append(said)
+                returned.status = JobStatus.FAILED
+                returned.return_value = ValueError(f"{job.folder.name}: {job.state}: {job.message}")
+            returns.append(returned)
         return returns
 
     def execute(self, configs: list[Config], job_overrides: Sequence[Sequence[str]], label: str) -> list[JobReturn]:
-        """Run all; exits with 1 (130 after Ctrl-C) when some are not done, after table and figure are written."""
+        """Run all jobs. Exits with 1 (130 after Ctrl-C) if some are not done, after table and figure are written."""
         jobs, code = self.run(configs, label)
         if code:
             sys.exit(code)
@@ -96,8 +105,18 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
             for job, overrides in zip(jobs, job_overrides, strict=True)
         ]
 
-    def run(self, configs: list[Config], label: str) -> "tuple[list[Job], int]":
-        """Have the runs executed; the jobs and the exit code."""
-        from hidden_subnet.sweep.sweep import run_sweep
+    def at_a_time(self, configs: list[Config]) -> int:
+        """Return the number of runs that would be executed at a time; 1 if they cannot be executed here."""
+        from hidden_subnet.sweep.processes import plan_slots
 
+        try:
+            return plan_slots(configs, self.workers, self.jobs_per_gpu or 1).count
+        except ConfigError:  # fewer devices than a run asks for: a plan may be made on another machine
+            return 1
+
+    def run(self, configs: list[Config], label: str) -> "tuple[list[Job], int]":
+        """Execute the runs as one sweep; returns its jobs and the exit code."""
+        from hidden_subnet.cli.sweep import run_sweep
+
+        os.environ.update(self.environment)  # the fork server starts later, and all runs inherit its environment
         return run_sweep(configs, label, self.workers, self.jobs_per_gpu, report=self.report)

@@ -1,17 +1,17 @@
-"""What a sweeper that searches (Optuna's) is told about a run."""
+"""The value of a run for a sweeper that searches, such as Optuna's."""
 
-from hidden_subnet import record
-from hidden_subnet.settings import Config
+from hidden_subnet.config.settings import Config
+from hidden_subnet.store import files
 
 
 def objective(config: Config) -> float | None:
-    """Validation accuracy after the last epoch, 0 to 1: the test images are never looked at for a choice.
+    """Return the validation accuracy after the last epoch, in [0, 1]; test images are never used for a choice.
 
-    None where the run is not done, or holds out no images (data.validation=0).
+    None if the run is not done, or there are no validation images (data.validation=0).
     """
     try:
-        result = record.read_result(record.folder_of(config))
-    except ValueError:  # damaged, as its table says too
+        result = files.read_result(files.folder_of(config))
+    except ValueError:  # damaged; the table shows it too
         return None
     validation = result["last"].get("validation") if result else None
     return float(validation["top1"]) if validation else None

@@ -1,38 +1,35 @@
-"""Settings that hold a secret are refused: settings are written to files, logs, manifests and W&B."""
+"""Refuse settings that hold a key of a known service, since settings are written to files and logs and sent to W&B."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hidden_subnet.check import ConfigError
-from hidden_subnet.redact import SHAPES, is_secret
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.store.redact import KEYS
 
 _ADVICE = (
-    "looks like a secret, and settings are written to files; give W&B's key in the environment as WANDB_API_KEY "
-    "or by `wandb login` (which writes ~/.netrc), any other secret in the environment"
+    "looks like a secret, and settings are written to files; it belongs in the environment (W&B's key as "
+    "WANDB_API_KEY), or W&B's key in ~/.netrc; type: wandb login"
 )
 
 
 def refuse_secrets(arguments: list[str]) -> None:
-    """Raise ConfigError with one line, which does not repeat the secret, if one of the arguments looks like one."""
+    """Raise ConfigError if one of the command line's arguments holds a key; the message does not repeat it."""
     for number, argument in enumerate(arguments, 1):
-        key, found, value = argument.partition("=")
-        name = key.lstrip("+~")
-        if found and not SHAPES.search(name) and is_secret(name, value):
-            raise ConfigError(f"{name}: {_ADVICE}")
-        if SHAPES.search(argument):
-            raise ConfigError(f"argument {number}: {_ADVICE}")
+        if KEYS.search(argument):
+            name = argument.partition("=")[0].lstrip("+~")
+            raise ConfigError(f"{f'argument {number}' if KEYS.search(name) else name}: {_ADVICE}")
 
 
 def refuse_secrets_in(composed: DictConfig) -> None:
-    """The same for all that was composed, what presets set and Hydra's own settings among it."""
+    """Raise ConfigError if a composed setting holds a key, including those of presets and of Hydra."""
     settings = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(settings, dict)
-    # Not where it runs (a folder may have any name), nor the command line again.
+    # Without the runtime (folders may have any name) and the overrides, which were checked before.
     hydra = {key: value for key, value in settings.get("hydra", {}).items() if key not in ("runtime", "overrides")}
     for name, value in _leaves({**settings, "hydra": hydra}, ""):
-        if is_secret(name, value):
+        if KEYS.search(f"{name}={value}"):
             raise ConfigError(f"{name}: {_ADVICE}")
 
 
@@ -45,5 +42,3 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(item, name)
     elif isinstance(value, str):
         yield name, value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield name, str(value)

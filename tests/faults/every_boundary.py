@@ -15,27 +15,14 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401 (once, and not in each child)
 
-from hidden_subnet import checkpoints, claims, record
-from hidden_subnet.execute import Display, execute
-from hidden_subnet.owners import Observer
-from hidden_subnet.settings import (
-    METHODS,
-    Checkpoint,
-    Config,
-    Data,
-    DataName,
-    Init,
-    InitName,
-    Model,
-    Pruning,
-    PruningName,
-    Tracker,
-    TrackerName,
-    Train,
-)
+from hidden_subnet.config.registries import METHODS
+from hidden_subnet.config.settings import Checkpoint, Claim, Config, Data, Init, Model, Pruning, Tracker, Train
+from hidden_subnet.store import checkpoints, claims, files
+from hidden_subnet.store.liveness import LivenessProbe, settle
+from hidden_subnet.sweep.execute import RunObserver, execute
 
-sys.path.insert(0, str(Path(__file__).parent))
-QUIET = Display(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/, for helpers
+QUIET = RunObserver(on_row=lambda row: None, on_step=lambda epoch, batch, batches: None, say=lambda text: None)
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -43,13 +30,16 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 def config(out: Path, force: bool = False) -> Config:
     return Config(
         model=Model(name="conv2", width=0.125),
-        init=Init(name=InitName.signed_constant),
-        data=Data(name=DataName.synthetic, crop=1, flip=True),
-        pruning=Pruning(name=PruningName.layerwise),
-        method=METHODS["edge_popup"](),
+        init=Init(name="signed_constant"),
+        data=Data(name="synthetic", crop=1, flip=True),
+        pruning=Pruning(name="layerwise"),
+        method=METHODS["edge_popup"].settings(),
         train=Train(epochs=2, batch_size=160, lr=0.1, threads=1),
         checkpoint=Checkpoint(minutes=0),
-        tracker=Tracker(name=TrackerName.none),
+        # Copies of a run have the same dead holder, whose mark in memory goes with the first copy that is taken over;
+        # after that only its silence tells that it is dead.
+        claim=Claim(silent_seconds=1),
+        tracker=Tracker(),
         out=str(out),
         force=force,
     )
@@ -84,13 +74,14 @@ def watched(out: Path, kill_at: int, tear: bool, force: bool, count: Path | None
     def at(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            if isinstance(path, str) and path.startswith(str(out)) and flags & WRITES:
+            ours = isinstance(path, str) and (not os.path.isabs(path) or path.startswith(str(out)))
+            if ours and flags & WRITES:  # a name alone is in a folder of the run, which is open
                 boundary()
         elif event in CHANGES:
             path = arguments[0]
             if isinstance(path, int):
                 return
-            if not os.path.isabs(path) or path.startswith(str(out)):  # rmtree names files by their folder's descriptor
+            if not os.path.isabs(path) or path.startswith(str(out)):
                 boundary()
 
     def counted_fsync(descriptor: int) -> None:
@@ -109,19 +100,19 @@ def watched(out: Path, kill_at: int, tear: bool, force: bool, count: Path | None
 def check_between(out: Path) -> None:
     """After a kill: the old state or the new one, each whole."""
     [folder] = [path for path in out.iterdir() if path.is_dir()] or [out]
-    now = claims.standing(folder, Observer(out))
+    now = settle(lambda probe: claims.run_status(folder, probe), LivenessProbe(out))
     assert now.state in ("queued", "lost", "done"), now
     if now.state == "done":
-        assert record.read_result(folder) is not None
-    record.read_rows(record.working(folder))
-    state, complaints = checkpoints.load_newest(record.working(folder) / "checkpoints" / record.RESUME)
+        assert files.read_result(folder) is not None
+    files.read_rows(files.working(folder))
+    state, complaints = checkpoints.load_newest(files.working(folder) / "checkpoints" / files.RESUME)
     assert complaints == [], complaints
     if state is not None:
-        assert record.count_rows(record.working(folder)) > state["epoch"], "a row is missing"
+        assert files.count_rows(files.working(folder)) > state["epoch"], "a row is missing"
 
 
 def finish(out: Path, whole: Path, force: bool) -> None:
-    from real import assert_settled, difference
+    from helpers.real_commands import assert_settled, difference
 
     outcome = execute(config(out, force), QUIET)
     assert outcome.state in ("done", "skipped"), outcome

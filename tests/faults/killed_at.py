@@ -17,12 +17,12 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     import torch
 
-    from hidden_subnet.training import Sums
+    from hidden_subnet.training.metrics import MetricSums
 
-    begun, add = 0, Sums.add
+    begun, add = 0, MetricSums.add
     file = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def counted(self: Sums, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    def counted(self: MetricSums, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         nonlocal begun
         begun += 1
         os.write(file, b"t" if torch.is_grad_enabled() else b"e")
@@ -30,7 +30,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         add(self, loss, logits, labels)
 
-    Sums.add = counted  # type: ignore[method-assign]
+    MetricSums.add = counted  # type: ignore[method-assign]
     sys.argv = [str(ROOT / "launch.py"), *sys.argv[3:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

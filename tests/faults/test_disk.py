@@ -8,9 +8,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from real import LAUNCH, SMALL, difference, figure, folders, launch
+from helpers.real_commands import LAUNCH, SMALL, difference, figure, folders, is_one_line, launch
 
-from hidden_subnet import checkpoints, record
+from hidden_subnet.store import checkpoints, files
 
 pytestmark = pytest.mark.slow
 # 0.1 MB what is trained, and again its momentum.
@@ -34,11 +34,6 @@ def stack() -> Iterator[ExitStack]:
         yield open_until_the_end
 
 
-def one_line(said: "subprocess.CompletedProcess[str]", word: str) -> bool:
-    told = [line for line in (said.stdout + said.stderr).splitlines() if word in line]
-    return len(told) == 1 and "Traceback" not in said.stdout + said.stderr and said.returncode not in (0, None)
-
-
 def test_f04_full_disk(tmp_path: Path, stack: ExitStack) -> None:
     whole = launch(tmp_path / "whole", *RUN)
     assert whole.returncode == 0, whole.stdout + whole.stderr
@@ -54,8 +49,8 @@ def test_f04_full_disk(tmp_path: Path, stack: ExitStack) -> None:
         said = launch(cwd, *RUN)
         if said.returncode == 0:
             break
-        clear += one_line(said, "No space left on device")
-        saved = [checkpoints.load_newest(record.working(folder) / "checkpoints" / record.RESUME)
+        clear += is_one_line(said, "No space left on device")
+        saved = [checkpoints.load_newest(files.working(folder) / "checkpoints" / files.RESUME)
                  for folder in folders(cwd)]  # fmt: skip
         intact += all(complaints == [] for _, complaints in saved)
         reached.append(saved[0][0]["step"] if saved and saved[0][0] else 0)
@@ -90,7 +85,7 @@ def test_f04_read_only_folder(tmp_path: Path, stack: ExitStack) -> None:
     mount(stack, "--bind", runs, runs)
     subprocess.run(["mount", "-o", "remount,ro,bind", runs], check=True)
     commands = [["seed=1", *SMALL], ["-m", "seed=1,2", *SMALL]]
-    clear = sum(one_line(launch(tmp_path, *command), "error: ") for command in commands)
+    clear = sum(is_one_line(launch(tmp_path, *command), "error: ") for command in commands)
     figure(f"F4 read-only folder: one clear line and exit code not 0 {clear}/{len(commands)}")
     assert clear == len(commands)
 

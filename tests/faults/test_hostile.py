@@ -1,7 +1,5 @@
-"""What means harm, and names that nobody thought of: works, or is refused in one line; nothing else happens."""
+"""Hostile files, and names that nobody thought of: they work, or are refused in one line; nothing else happens."""
 
-import hashlib
-import io
 import pickle
 import shutil
 import subprocess
@@ -11,9 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from real import SMALL, TIMEOUT, figure, folders, launch, runs_of_sweep, surroundings
+from helpers.real_commands import (
+    SMALL,
+    TIMEOUT,
+    figure,
+    folders,
+    is_one_line,
+    launch,
+    runs_of_sweep,
+    surroundings,
+)
 
-from hidden_subnet import checkpoints, record
+from hidden_subnet.store import checkpoints, files
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +37,8 @@ class Bomb:
 
 def hostile_checkpoint(path: Path, bomb: Path) -> None:
     """As `checkpoints.save` writes it, digest and all."""
-    buffer = io.BytesIO()
-    torch.save({"trained": Bomb(bomb)}, buffer)
-    payload = buffer.getvalue()
-    path.write_bytes(checkpoints.MAGIC + hashlib.sha256(payload).digest() + payload)
+    state = {"trained": Bomb(bomb)}
+    torch.save({**state, "sha256": checkpoints.digest(state)}, path)
 
 
 def command(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -41,12 +46,6 @@ def command(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "hidden_subnet", *arguments],
         cwd=cwd, env=surroundings(), capture_output=True, text=True, timeout=TIMEOUT,
     )  # fmt: skip
-
-
-def is_one_line(said: "subprocess.CompletedProcess[str]", word: str = "error: ") -> bool:
-    """Refused, and told so in one line."""
-    lines = [line for line in (said.stdout + said.stderr).splitlines() if word in line]
-    return said.returncode not in (0, None) and len(lines) == 1 and "Traceback" not in said.stdout + said.stderr
 
 
 def tree(folder: Path) -> set[Path]:
@@ -62,12 +61,12 @@ def test_f23_pickle_in_a_checkpoint(tmp_path: Path) -> None:
     env = surroundings({"do": "SIGKILL", "event": "open", "path": r"attempts/1/result\.json"})
     assert launch(tmp_path, *run, env=env).returncode < 0
     [folder] = folders(tmp_path)
-    hostile_checkpoint(record.working(folder) / "checkpoints" / record.RESUME, bomb)
+    hostile_checkpoint(files.working(folder) / "checkpoints" / files.RESUME, bomb)
     said = launch(tmp_path, *run)
     assert said.returncode == 1
     assert is_one_line(said, "Weights only load failed"), said.stdout + said.stderr
     assert launch(tmp_path, *run, "force=true").returncode == 0
-    hostile_checkpoint(folder / "checkpoints" / record.LAST, bomb)
+    hostile_checkpoint(folder / "checkpoints" / files.LAST, bomb)
     assert command(tmp_path, "export", str(folder)).returncode != 0
     effects = int(bomb.exists())
     figure(f"F23 pickle in a checkpoint: {effects} side effects in 2 loads, refused in a line")
@@ -99,10 +98,10 @@ def test_f23_hostile_files(tmp_path: Path) -> None:
     assert launch(tmp_path, "-m", "prune_rate=0.2,0.4", *SMALL).returncode == 0
     sweep, (first, second) = runs_of_sweep(tmp_path), folders(tmp_path)
     told = []
-    # A config.yaml that would run code, where a run begins anew, in a sweep, and where all runs are read.
-    settings = (first / record.CONFIG).read_text()
-    (first / record.RESULT).unlink()
-    (first / record.CONFIG).write_text(settings + f"x: {payload}")
+    # A config.yaml that would run code, where a run starts, in a sweep, and where all runs are read.
+    settings = (first / files.CONFIG).read_text()
+    (first / files.RESULT).unlink()
+    (first / files.CONFIG).write_text(settings + f"x: {payload}")
     told.append(is_one_line(launch(tmp_path, "prune_rate=0.2", *SMALL), "is damaged"))
     swept = launch(tmp_path, "-m", "prune_rate=0.2,0.4", *SMALL)
     told.append(swept.returncode == 1 and "is damaged" in swept.stdout and "Traceback" not in swept.stderr)
@@ -145,7 +144,7 @@ def test_f25_odd_names(tmp_path: Path) -> None:
             cwd = tmp_path / f"{len(works) + len(refused) + len(wrong)}"
             value = quoted if key == "out" else f"[{quoted}]"
             said = launch(cwd, f"{key}={value}", *SMALL, *more)
-            if said.returncode == 0 and [*cwd.rglob(record.RESULT)]:
+            if said.returncode == 0 and [*cwd.rglob(files.RESULT)]:
                 works.append(f"{key} {what}")
             elif is_one_line(said):
                 refused.append(f"{key} {what}")

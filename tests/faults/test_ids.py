@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from real import FULL, figure
+from helpers.real_commands import FULL, figure
 
-from hidden_subnet.config import from_dict
-from hidden_subnet.identity import digest, folder_name, projection
-from hidden_subnet.settings import Config
+from hidden_subnet.config.convert import from_dict
+from hidden_subnet.config.identity import digest, folder_name, projection
+from hidden_subnet.config.settings import Config
 
 pytestmark = pytest.mark.slow
 

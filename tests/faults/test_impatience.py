@@ -1,4 +1,4 @@
-"""What impatient users do to a sweep: close its pipe, press Ctrl-C twice or at once, kill what it runs in."""
+"""Impatient users of a sweep: they close its pipe, press Ctrl-C twice or at once, kill what it runs in."""
 
 import os
 import signal
@@ -7,7 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from real import LAUNCH, LONG, SMALL, ended, figure, folders, owner, rows, standing, start, surroundings, wait_until
+from helpers.real_commands import (
+    LAUNCH,
+    LONG,
+    SMALL,
+    ended,
+    figure,
+    folders,
+    holder_pid,
+    rows,
+    start,
+    status_of,
+    surroundings,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 ENDLESS = ["-m", "seed=0,1", "hydra.launcher.workers=2", *LONG, "train.epochs=100000", "checkpoint.minutes=60"]
@@ -37,22 +50,22 @@ def test_nobody_reads_what_a_sweep_says(tmp_path: Path) -> None:
     assert said.stdout.startswith("sweep seed-")
     assert "Traceback" not in said.stderr
     wait_until(lambda: (tmp_path / "runs" / "results.csv").exists(), "the end of the sweep")
-    assert {standing(folder).state for folder in folders(tmp_path)} == {"done"}
+    assert {status_of(folder).state for folder in folders(tmp_path)} == {"done"}
     figure("F27 its output is closed (| head -1): the sweep goes on to its end 1/1")
 
 
 def test_second_ctrl_c_kills_and_says_so(tmp_path: Path) -> None:
     sweep = endless(tmp_path)
     for folder in folders(tmp_path):
-        os.kill(owner(folder), signal.SIGSTOP)  # so that they cannot save in between
+        os.kill(holder_pid(folder), signal.SIGSTOP)  # so that they cannot save in between
     sweep.send_signal(signal.SIGINT)
     assert sweep.stdout is not None
-    wait_until(lambda: "once more kills them" in sweep.stdout.readline(), "the answer to the first")
+    wait_until(lambda: "Ctrl-C again kills them" in sweep.stdout.readline(), "the answer to the first")
     sweep.send_signal(signal.SIGINT)
     said = ended(sweep)
     assert sweep.returncode == 130, said
     assert "lost" not in said
-    assert {standing(folder).state for folder in folders(tmp_path)} == {"interrupted"}
+    assert {status_of(folder).state for folder in folders(tmp_path)} == {"interrupted"}
     figure("F27 a second Ctrl-C: ends at once, runs are interrupted and not lost, exit code 130, 1/1")
 
 
@@ -63,7 +76,7 @@ def test_ctrl_c_while_torch_is_loading_ends_at_once(tmp_path: Path) -> None:
     said = ended(sweep)
     assert sweep.returncode == 130, said
     assert "Traceback" not in said
-    assert "the same command goes on" in said
+    assert "the same command" in said
     figure("F27 Ctrl-C while torch loads: no traceback, exit code 130, 1/1")
 
 
@@ -76,7 +89,7 @@ def test_runs_survive_the_fork_server(tmp_path: Path) -> None:
     sweep.send_signal(signal.SIGINT)
     said = ended(sweep)
     assert sweep.returncode == 130, said
-    assert {standing(folder).state for folder in folders(tmp_path)} == {"interrupted"}
+    assert {status_of(folder).state for folder in folders(tmp_path)} == {"interrupted"}
     figure("F27 the fork server SIGKILLed: its runs go on, save and stop when asked to, 1/1")
 
 
@@ -89,6 +102,6 @@ def test_nohup(tmp_path: Path) -> None:
     before = rows(folders(tmp_path)[0])
     wait_until(lambda: rows(folders(tmp_path)[0]) > before + 2, "further epochs")
     run.send_signal(signal.SIGTERM)
-    assert "the same command goes on" in ended(run)  # its output is a pipe, so nohup.out is not made
+    assert "the same command" in ended(run)  # its output is a pipe, so nohup.out is not made
     assert run.returncode == 130
     figure("F27 nohup and HUP: goes on 1/1")

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from real import figure, launch, surroundings
-from slurm_cluster import Cluster, slurm
-from test_matrix import ENDS, SWEEP, WHERE, the_bad_run
+from helpers.bad_ends import ENDS, SWEEP, WHERE, the_bad_run
+from helpers.real_commands import figure, launch, surroundings
+from helpers.slurm_cluster import Cluster, slurm
 
-from hidden_subnet import record
+from hidden_subnet.store import files
 
 __all__ = ["slurm"]
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ def test_f08_every_bad_end_on_slurm(slurm: Cluster, tmp_path: Path) -> None:
         env = surroundings({"do": fault, **WHERE, "once": once}, SLURM_CONF=slurm.environment["SLURM_CONF"])
         said = launch(cwd, *SWEEP, "hydra/launcher=slurm", "hydra.launcher.workers=2", env=env)
         bad = the_bad_run(cwd, said, fault)
-        assert (ENDS[fault][0] == "failed") == (record.working(bad) / record.ERROR).exists()
+        assert (ENDS[fault][0] == "failed") == (files.working(bad) / files.ERROR).exists()
         right += 1
     count = f"{right}/{len(FAULTS)}"
     figure(f"F8 Slurm: {', '.join(FAULTS)}: the others finish, state, summary and exit code are right {count}")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from real import (
+from helpers.real_commands import (
     LAUNCH,
     LONG,
     SMALL,
@@ -16,17 +16,17 @@ from real import (
     ended,
     figure,
     folders,
+    holder_pid,
     launch,
-    owner,
     rows,
     runs_of_sweep,
-    standing,
     start,
+    status_of,
     surroundings,
     wait_until,
 )
 
-from hidden_subnet import checkpoints, record
+from hidden_subnet.store import checkpoints, files
 
 pytestmark = pytest.mark.slow
 SILENT = "claim.silent_seconds=2"
@@ -44,10 +44,10 @@ def test_f05_asked_to_stop(tmp_path: Path) -> None:
         said = ended(run)
         seconds[number.name] = time.monotonic() - began
         assert run.returncode == 130, said
-        assert "the same command goes on" in said
+        assert "the same command" in said
         [folder] = folders(cwd)
-        assert standing(folder).state == "interrupted"
-        state = checkpoints.load(record.working(folder) / "checkpoints" / record.RESUME)
+        assert status_of(folder).state == "interrupted"
+        state = checkpoints.load(files.working(folder) / "checkpoints" / files.RESUME)
         lost[number.name] = (cwd / "batches").read_text().count("t") - state["step"]
     cwd = tmp_path / "sweep"
     sweep = start(cwd, str(LAUNCH), "-m", "seed=0,1", "hydra.launcher.workers=2", *endless)
@@ -57,7 +57,7 @@ def test_f05_asked_to_stop(tmp_path: Path) -> None:
     said = ended(sweep)
     seconds["a sweep"] = time.monotonic() - began
     assert sweep.returncode == 130, said
-    assert {standing(folder).state for folder in folders(cwd)} == {"interrupted"}
+    assert {status_of(folder).state for folder in folders(cwd)} == {"interrupted"}
     told = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     figure(f"F5: steps lost {sum(lost.values())} in {len(lost)} signals; until the exit: {told}")
     assert set(lost.values()) == {0}
@@ -71,20 +71,20 @@ def test_f17_stopped_owner_is_taken_over_and_wakes(tmp_path: Path) -> None:
     sweep = start(cwd, str(LAUNCH), "-m", "seed=0,1", "hydra.launcher.workers=2", *runs)
     wait_until(lambda: sum(rows(folder) >= 3 for folder in folders(cwd)) == 2, "two runs")
     stopped = folders(cwd)[0]
-    asleep = [sweep.pid, owner(stopped)]
+    asleep = [sweep.pid, holder_pid(stopped)]
     for pid in asleep:
         os.kill(pid, signal.SIGSTOP)
     worker = start(cwd, "-m", "hidden_subnet", "worker", str(runs_of_sweep(cwd)))
     said = ended(worker)
     assert worker.returncode == 0, said
-    assert all((folder / record.RESULT).exists() for folder in folders(cwd))
-    before = (stopped / record.RESULT).stat()
+    assert all((folder / files.RESULT).exists() for folder in folders(cwd))
+    before = (stopped / files.RESULT).stat()
     for pid in reversed(asleep):
         os.kill(pid, signal.SIGCONT)
     said = ended(sweep)
     assert sweep.returncode == 0, said
     wait_until(lambda: not Path(f"/proc/{asleep[1]}").exists(), "the end of the owner that woke")
-    after = (stopped / record.RESULT).stat()
+    after = (stopped / files.RESULT).stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert attempts(stopped) == [(1, "lost"), (2, "done")]
     for mine, undisturbed in zip(folders(cwd), folders(tmp_path / "whole"), strict=True):
@@ -121,11 +121,11 @@ def test_f17_stopped_at_the_worst_moments(tmp_path: Path) -> None:
             assert "is being executed by" in again.stdout, again.stdout + again.stderr
             assert time.monotonic() < end
         [folder] = folders(cwd)
-        before = (folder / record.RESULT).stat()
+        before = (folder / files.RESULT).stat()
         os.kill(first.pid, signal.SIGCONT)
         said = ended(first)
         assert "Traceback" not in said
-        after = (folder / record.RESULT).stat()
+        after = (folder / files.RESULT).stat()
         assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
         assert [state for _, state in attempts(folder)].count("done") == 1
         assert_settled(folder)

@@ -1,6 +1,5 @@
 """GPUs as slots of a machine, shared by processes that may be killed; and one run under every launcher."""
 
-import hashlib
 import json
 import os
 import random
@@ -11,11 +10,23 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from real import ROOT, SMALL, ended, figure, folders, launch, owner, rows, standing, start, surroundings
+from helpers.real_commands import (
+    ROOT,
+    SMALL,
+    ended,
+    figure,
+    folders,
+    holder_pid,
+    launch,
+    rows,
+    scores_of,
+    start,
+    status_of,
+    surroundings,
+)
 
-from hidden_subnet import checkpoints, provenance, record
-from hidden_subnet.settings import Config
-from hidden_subnet.sweep import manifest
+from hidden_subnet.config.settings import Config
+from hidden_subnet.store import files, provenance, sweeps
 
 pytestmark = pytest.mark.slow
 # One of the runs that want a GPU: waits for a slot, says which and when, holds it for a while.
@@ -88,8 +99,8 @@ def test_f15_two_gpus_and_killed_holders(tmp_path: Path) -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from hidden_subnet.sweep.manifest import read
-from hidden_subnet.sweep.pool import Slots
+from hidden_subnet.store.sweeps import read
+from hidden_subnet.sweep.processes import Slots
 from hidden_subnet.sweep.worker import work
 if __name__ == "__main__":
     work(read(Path(sys.argv[1])), Slots(count=4, threads=1, gpus=["0", "1"]), lambda jobs: None)
@@ -98,7 +109,9 @@ if __name__ == "__main__":
 
 def test_f15_each_run_sees_its_gpu(tmp_path: Path, compose: Callable[..., Config]) -> None:
     runs = [*SMALL, "train.epochs=40", "train.device=cpu", f"out={tmp_path / 'runs'}"]
-    sweep = manifest.write([compose(*runs, f"seed={seed}") for seed in range(8)], "gpus", provenance.of_command())
+    sweep = sweeps.write(
+        sweeps.plan([compose(*runs, f"seed={seed}") for seed in range(8)], "gpus"), provenance.of_command()
+    )
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     env = surroundings(TMPDIR=str(tmp_path), CUDA_VISIBLE_DEVICES="0,1", PYTHONPATH=str(ROOT))
@@ -108,10 +121,10 @@ def test_f15_each_run_sees_its_gpu(tmp_path: Path, compose: Callable[..., Config
         held: dict[str, set[int]] = {"0": set(), "1": set()}
         for folder in folders(tmp_path):
             try:
-                gpu = json.loads((record.working(folder) / record.PROVENANCE).read_text())["gpus"]
+                gpu = json.loads((files.working(folder) / files.PROVENANCE).read_text())["gpus"]
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if (pid := owner(folder)) and rows(folder) >= 2:
+            if (pid := holder_pid(folder)) and rows(folder) >= 2:
                 held[gpu].add(pid)
                 if not killed:
                     os.kill(pid, signal.SIGKILL)
@@ -121,10 +134,10 @@ def test_f15_each_run_sees_its_gpu(tmp_path: Path, compose: Callable[..., Config
             most = max(most, sum(Path(f"/proc/{pid}").exists() for pid in pids))
         time.sleep(0.01)
     said = ended(worker)
-    states = {folder.name: standing(folder).state for folder in folders(tmp_path)}
+    states = {folder.name: status_of(folder).state for folder in folders(tmp_path)}
     assert states.pop(killed) == "lost", said
     assert list(states.values()) == ["done"] * 7, said
-    seen = {json.loads((tmp_path / "runs" / name / record.PROVENANCE).read_text())["gpus"] for name in states}
+    seen = {json.loads((tmp_path / "runs" / name / files.PROVENANCE).read_text())["gpus"] for name in states}
     figure(
         f"F15: a worker with 4 slots and 2 GPUs, 8 runs, one killed: at most {most} run a GPU, "
         f"the others done, CUDA_VISIBLE_DEVICES of the runs {sorted(seen)}"
@@ -140,10 +153,6 @@ def test_f18_one_run_under_every_launcher(tmp_path: Path) -> None:
         said = launch(cwd, "-m", f"hydra/launcher={launcher}", "prune_rate=0.5", "data.crop=1", *SMALL)
         assert said.returncode == 0, said.stdout + said.stderr
         [folder] = folders(cwd)
-        trained = checkpoints.load(folder / "checkpoints" / record.LAST)["trained"]
-        digest = hashlib.sha256()
-        for name in sorted(trained):
-            digest.update(name.encode() + trained[name].numpy().tobytes())
-        digests[launcher] = digest.hexdigest()
+        digests[launcher] = scores_of(folder)
     figure(f"F18: one run under {', '.join(digests)}: {len(set(digests.values()))} hash of the scores")
     assert len(set(digests.values())) == 1

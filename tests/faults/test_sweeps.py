@@ -10,7 +10,7 @@ from csv import DictReader
 from pathlib import Path
 
 import pytest
-from real import (
+from helpers.real_commands import (
     FULL,
     LAUNCH,
     SMALL,
@@ -21,14 +21,14 @@ from real import (
     ended,
     figure,
     folders,
+    holder_pid,
     launch,
-    owner,
     start,
     surroundings,
 )
 
-from hidden_subnet import record
-from hidden_subnet.report.results import COLUMNS
+from hidden_subnet.report.results import FIRST, OUTCOME
+from hidden_subnet.store import files
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 def stamps(cwd: Path) -> dict[str, tuple[int, int]]:
     """By run, which result.json it has: no other file has this inode and time."""
     found = {}
-    for path in (cwd / "runs").glob(f"*/{record.RESULT}"):
+    for path in (cwd / "runs").glob(f"*/{files.RESULT}"):
         stat = path.stat()
         found[path.parent.name] = (stat.st_ino, stat.st_mtime_ns)
     return found
@@ -91,7 +91,7 @@ def test_f11_killed_at_random_and_rerun(tmp_path: Path) -> None:
                 for name, stamp in stamps(cwd).items():
                     seen.setdefault(name, set()).add(stamp)
                 if time.monotonic() > at:
-                    runs = [pid for folder in folders(cwd) if (pid := owner(folder)) and _lives(pid)]
+                    runs = [pid for folder in folders(cwd) if (pid := holder_pid(folder)) and _lives(pid)]
                     victim = rng.choice([sweep.pid, *runs])
                     os.kill(victim, signal.SIGKILL)
                     kills += 1
@@ -170,4 +170,4 @@ def test_f13_runs_that_end_together(tmp_path: Path) -> None:
 def _is_whole(path: Path) -> bool:
     with path.open(newline="") as file:
         rows = list(DictReader(file))
-    return all(list(row) == COLUMNS and None not in row.values() for row in rows)
+    return all({*FIRST, *OUTCOME} <= row.keys() and None not in row.values() for row in rows)

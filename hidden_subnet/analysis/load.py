@@ -1,0 +1,253 @@
+"""Loads the subnetwork of a finished run as a plain torch module, without masks and scores, and its test images."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hidden_subnet.config.identity import digest, projection
+from hidden_subnet.config.own_parts import import_own_parts, require_own_parts
+from hidden_subnet.config.registries import DATA, MethodTraits, info_of
+from hidden_subnet.config.settings import Config
+from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.masks.layers import cached_masks, masked_layers, remove_masks
+from hidden_subnet.masks.state import current_masks, load_trained, weights_digest
+from hidden_subnet.methods.apply import apply_method
+from hidden_subnet.methods.base import Method
+from hidden_subnet.models.from_config import has_stable_digest, random_network, weights_from_seed
+from hidden_subnet.store import checkpoints, files, folders
+from hidden_subnet.store.files import load_config
+from hidden_subnet.store.find import run_folder
+from hidden_subnet.training.experiment import open_images, resolve
+
+BATCH = 500
+"""Images that go through the network at once."""
+Which = Literal["first", "best", "last"] | int
+"""A checkpoint by name, or by the number of an epoch that checkpoint.every kept."""
+
+
+def load(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> nn.Module:
+    """Return the subnetwork of a run as plain torch layers, on the CPU and in evaluation mode; pruned weights are 0.
+
+    It maps normalised images (B, C, H, W), as `test_images(run)` returns them, to logits (B, classes), in float32 also
+    where the run had train.precision=bf16. The random weights are drawn again from the seed of the run; pretrained ones
+    are in its checkpoints. run: its folder, or the beginning or the 12 digits of its name in runs/. use: the files of
+    the user's own parts that the run was started with, which are imported; nothing in the run's folder is. Raises
+    FileNotFoundError if `run` is not a finished run or does not have the checkpoint, and ValueError if this torch draws
+    other weights from the seed, or if the checkpoint is damaged.
+    """
+    network = masked_network(run, which, use)
+    remove_masks(network)
+    return network.requires_grad_(False).eval()
+
+
+def load_masks(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> dict[str, Tensor]:
+    """Return the mask of each masked layer of a run by its path, bool (out, in, *kernel), True where a weight is kept.
+
+    `which` and `use`, and what is raised, are those of `load`.
+    """
+    return current_masks(masked_network(run, which, use))
+
+
+def load_scores(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> dict[str, Tensor]:
+    """Return the scores of each masked layer of a run by its path, float32 (out, in, *kernel).
+
+    `which` and `use`, and what is raised, are those of `load`.
+    """
+    return {path: layer.scores.detach().clone() for path, layer in masked_layers(masked_network(run, which, use))}
+
+
+def masked_network(run: str | Path, which: Which, use: str | Sequence[str]) -> nn.Module:
+    """Return the network of a run with its masks and scores, on the CPU, in the state of a checkpoint, as `load`."""
+    folder = finished(run)
+    import_own_parts(use)
+    config = config_to_build(folder)
+    result = files.read_result(folder)
+    assert result is not None
+    run_of = resolve(config, "cpu", result)
+    network = random_network(config, run_of.info, run_of.weights_seed, run_of.schema)
+    if weights_from_seed(config):
+        require_its_weights(folder, result, weights_digest(network))
+    method = apply_method(network, config)
+    load_into(network, method, folder, result, which)
+    return network
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits of the images (N, C, H, W), (N, classes), in evaluation mode; masks are computed once."""
+    network.eval()
+    with cached_masks(network):
+        return torch.cat([network(batch) for batch in torch.split(images, BATCH)])
+
+
+def load_into(network: nn.Module, method: Method, folder: Path, result: dict[str, Any], which: Which) -> int:
+    """Load a checkpoint of the finished run in `folder` into its masked network, in place, and return its epoch.
+
+    Raises FileNotFoundError where there is none, and ValueError where it is damaged or of another network.
+    """
+    config = method.config
+    state = read_checkpoint(folder, which, config, method)
+    if state is None:
+        return 0
+    try:
+        load_trained(network, state["trained"])
+    except ValueError as error:
+        raise ValueError(f"{folder / 'checkpoints' / files.checkpoint_name(which)}: {error}") from None
+    method.on_evaluation(int(state["epoch"]))  # epochs may differ in prune rate, and so in their masks
+    if not weights_from_seed(config) and method.weights_stay() and has_stable_digest(config):
+        require_its_weights(folder, result, weights_digest(network))
+    return int(state["epoch"])
+
+
+def require_its_weights(folder: Path, result: dict[str, Any], digest: str) -> None:
+    """Raise ValueError where `digest`, of the weights of a network, differs from that of the run."""
+    if digest != result["weights_sha256"]:
+        raise ValueError(
+            f"torch {torch.__version__} draws other random weights from the seed than torch "
+            f"{result['environment']['torch']}, with which {folder.name} was run: load it with that version"
+        )
+
+
+def read_checkpoint(folder: Path, which: Which, config: Config, method: MethodTraits) -> dict[str, Any] | None:
+    """Return a checkpoint of the finished run in `folder`; None where nothing was trained and the seed is enough.
+
+    Raises FileNotFoundError where it does not exist, and ValueError for a damaged file, or for `best` of a run without
+    validation images.
+    """
+    if not method.is_trained():
+        if weights_from_seed(config) and not config.train.norm_batches and not method.changes_weights:
+            return None
+        which = "last"
+    if which == "best" and config.data.validation == 0:
+        raise ValueError(f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'")
+    path = folder / "checkpoints" / files.checkpoint_name(which)
+    if not folders.is_file(path):
+        kept = [name for name in files.kept_checkpoints(folder) if folders.is_file(folder / "checkpoints" / name)]
+        names = [name.removeprefix("epoch_").removesuffix(".ckpt") for name in kept]
+        missing = f"epoch {which}" if isinstance(which, int) else f"the name {which}"
+        raise FileNotFoundError(f"{folder.name} has no checkpoint of {missing}; it has {', '.join(names)}")
+    state = checkpoints.load(path)
+    checkpoints.require_own(path, state)
+    return state
+
+
+def config_to_build(folder: Path) -> Config:
+    """Return the config of a finished run.
+
+    Raises ConfigError where its own parts are not imported, or have changed since, and ValueError where the result is
+    of another run.
+    """
+    config = load_config(folder / files.CONFIG)
+    require_own_parts(config)
+    result = files.read_result(folder)
+    recorded = result.get("projection") if result is not None else None
+    if isinstance(recorded, dict) and _settings_id(recorded) != _settings_id(projection(config)):
+        raise ValueError(
+            f"{folder / files.CONFIG} and {files.RESULT} there are of two runs: another file was put there; restore "
+            "it, or run again with force=true"
+        )
+    return config
+
+
+def _settings_id(what: dict[str, Any]) -> str:
+    """Return the digest of a projection without the rules of its version, which a run keeps."""
+    return digest({**what, "schema": 0})
+
+
+def config_to_measure(folder: Path) -> Config:
+    """Return the config of a run, to read its images again; where it knows them by name only, their names are enough.
+
+    So a run of 0.1.0 on image folders is measured on what has these names now, and other images show in other numbers.
+    """
+    config = config_to_build(folder)
+    if not DATA[config.data.name].in_folders:
+        return config
+    return replace(config, data=replace(config.data, trust_names=True))
+
+
+def test_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Tensor, Tensor]:  # noqa: PT028
+    """Return the test images of a run, normalised as for its network, float32 (N, C, H, W), and labels, int64 (N,).
+
+    use: as in `load`. Raises DataError where they are not there, or not those that the run was on.
+    """
+    import_own_parts(use)
+    with open_images(resolve(config_to_measure(finished(run)), "cpu")) as loaders:
+        return _whole(loaders.test)
+
+
+def train_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+    """Return the images that a run is trained on, as `test_images`: without those held out, and not augmented.
+
+    Shuffled once. `use`, and what is raised, are those of `test_images`.
+    """
+    import_own_parts(use)
+    config = config_to_measure(finished(run))
+    plain = replace(config, data=replace(config.data, crop=0, flip=False, resized_crop=False))
+    with open_images(resolve(plain, "cpu")) as loaders:
+        return _whole(loaders.train.epoch(0, 0))
+
+
+def _whole(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def finished(run: str | Path) -> Path:
+    """Return the folder of a run, as `run_folder` finds it. Raises FileNotFoundError where that is not finished."""
+    folder = run_folder(run)
+    if not folders.is_file(folder / files.RESULT):
+        raise FileNotFoundError(
+            f"{folder} is not a finished run: it holds no {files.RESULT}; choose a folder in runs/ that holds one"
+        )
+    return folder
+
+
+PROGRAM = ".pt2"
+"""Suffix of an export that is a program."""
+OTHER_FORMATS = (".onnx", ".safetensors", ".h5", ".npz", ".npy", ".tflite", ".json")
+
+
+def export(run: str | Path, which: Which, to: Path | None) -> Path:
+    """Write the plain module of `load` to a file that torch reads without this package, and return the path.
+
+    `to`, by default subnetwork-<which>.pt in the run's folder: a name in .pt2 gives a program (torch.export), which
+    needs neither this package nor torchvision to compute the logits of images (B, C, H, W); any other name gives its
+    state_dict, which torch.load reads. A file that is there is replaced once the new one is whole.
+    """
+    path = to or Path(run) / f"subnetwork-{which}.pt"
+    if path.suffix in OTHER_FORMATS:
+        rule = (
+            f"is written by torch.save, or by torch.export where its name ends in {PROGRAM}, and not as its name says"
+        )
+        raise ConfigError(problem(f"--to {path}", rule, "--to", str(path.with_suffix(".pt")), lead="as in"))
+    network = load(run, which)
+    images = None
+    if path.suffix == PROGRAM:
+        images = torch.zeros(2, *info_of(load_config(Path(run) / files.CONFIG).data).shape)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A folder that the user names may be a link.
+        return write_network(network, images, path, root=to and path.parent)
+    except OSError as error:
+        rule = f"cannot be written ({error.strerror or error})"
+        raise OSError(problem(str(path), rule, "--to", "subnetwork.pt", lead="name another, as in")) from error
+
+
+def write_network(network: nn.Module, images: Tensor | None, path: Path, root: Path | None = None) -> Path:
+    """Write a network to a file, and return the path: a program where `images` (2, C, H, W) are given, else state_dict.
+
+    root: the folder that may be reached by links.
+    """
+    content = io.BytesIO()
+    if images is not None:
+        program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, content)
+    else:
+        torch.save(network.state_dict(), content)
+    folders.write_atomically(path, content.getvalue(), root=root)
+    return path

@@ -1,0 +1,88 @@
+"""`python -m hidden_subnet compare`: what the masks of runs have in common, beside what random masks would."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from string import ascii_uppercase
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hidden_subnet.analysis.load import Which
+from hidden_subnet.analysis.overlap import ALL, Overlap, Pair, pairs
+from hidden_subnet.config.differences import flat, shown
+from hidden_subnet.config.program import PROGRAM
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.store import files
+from hidden_subnet.store.find import find_run
+from hidden_subnet.sweep.console import make_console, say
+
+MOST = len(ascii_uppercase)
+
+
+def compare(out: Path, names: Sequence[str], which: Which) -> None:
+    """Print which settings of the runs differ and what their masks have in common: by layer for two, by pair for more.
+
+    Raises ConfigError for fewer than two runs or more than 26, and the errors of `pairs`.
+    """
+    folders = list(dict.fromkeys(find_run(out, name) for name in names))
+    if not 2 <= len(folders) <= MOST:
+        raise ConfigError(
+            f"{' '.join(names)}: {'one run has nothing to be compared with' if len(folders) < 2 else 'too many runs'}; "
+            f"name 2 to {MOST}, as in: {PROGRAM} compare RUN OTHER_RUN"
+        )
+    found = pairs(folders, which)
+    letter = dict(zip((folder.name for folder in folders), ascii_uppercase, strict=False))
+    looked = {each.folder.name: each for pair in found for each in (pair.first, pair.second)}
+    console = make_console()
+    for name, each in looked.items():
+        say(console, f"{letter[name]}: {name} ({each.accuracy:.2%} of the test images right)")
+    for line in differences(folders):
+        say(console, line)
+    console.print(layers_table(found[0]) if len(found) == 1 else pairs_table(found, letter))
+    say(console, "Jaccard: kept by both / kept by either; by chance: for random masks that keep as many of each layer")
+    if not all(pair.same_weights for pair in found):
+        say(
+            console, "Some have other weights under their masks: what both keep is the same place, not the same weight."
+        )
+    if len(found) == 1 and (agreement := found[0].agreement) is not None:
+        say(console, f"{agreement:.2%} of the test images are taken for the same class")
+
+
+def differences(folders: Sequence[Path]) -> list[str]:
+    """Return a line for each setting of the ids that differs between the finished runs in these folders."""
+    flats = [flat((files.read_result(folder) or {}).get("projection", {})) for folder in folders]
+    names = dict.fromkeys(name for each in flats for name in each)
+    values = {name: [shown(each.get(name)) for each in flats] for name in names}
+    return [f"{name}: {', '.join(each)}" for name, each in values.items() if len(set(each)) > 1]
+
+
+def layers_table(pair: Pair) -> Table:
+    """Return a row for each layer of two runs."""
+    table = _table("layer", "weights", "kept\nby A", "kept\nby B", "by both")
+    for path, each in pair.layers.items():
+        counts = (each.weights, each.first, each.second, each.both)
+        table.add_row(Text(path), *(f"{count:,}" for count in counts), *_fractions(each))
+    return table
+
+
+def pairs_table(found: Sequence[Pair], letter: dict[str, str]) -> Table:
+    """Return a row for each pair of runs, over all layers."""
+    table = _table("runs", "same\nclass")
+    for pair in found:
+        both = f"{letter[pair.first.folder.name]}, {letter[pair.second.folder.name]}"
+        agreement = "-" if pair.agreement is None else f"{pair.agreement:.2%}"
+        table.add_row(both, agreement, *_fractions(pair.layers[ALL]))
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(first)
+    for header in (*others, "Jaccard", "by\nchance", "of the\nsmaller"):
+        table.add_column(header, justify="right")
+    return table
+
+
+def _fractions(each: Overlap) -> list[str]:
+    return [f"{each.jaccard:.4f}", f"{each.chance:.4f}", f"{each.nested:.4f}"]

@@ -1,0 +1,108 @@
+"""`python -m hidden_subnet results`: table, results.csv and figure of a folder of runs, or of one of its sweeps."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hidden_subnet.config.program import PROGRAM
+from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.report.published import models_known, published_of
+from hidden_subnet.report.results import write_results
+from hidden_subnet.report.style import STYLES
+from hidden_subnet.report.table import summarise, table
+from hidden_subnet.report.where import matching
+from hidden_subnet.store import sweeps
+from hidden_subnet.store.access import refuse_unwritable
+from hidden_subnet.store.find import find_sweep, output_folder
+from hidden_subnet.store.folders import write_atomically
+from hidden_subnet.store.read import Run, read_runs, until_settled
+from hidden_subnet.sweep.console import make_console, say
+
+
+def results(
+    out: Path,
+    sweep: str | None,
+    published: bool = False,
+    to: Path | None = None,
+    *,
+    where: Sequence[str] = (),
+    against: str | None = None,
+    x: str | None = None,
+    style: str = "paper",
+) -> None:
+    """Print the table, and write results.csv (every run in `out`), figure and tables, to the folder `to` if given.
+
+    With `sweep` or `where` (report/where.py), table and figure show these runs only. `against` chooses, as `where`
+    does, the runs to which differences are in the tables for a paper. With `published`, the figure also shows published
+    accuracies. Raises ConfigError if there is no run.
+    """
+    out = output_folder(out)
+    if sweep is None:
+        name, known = "all", None
+    else:
+        found = sweeps.read(find_sweep(out, sweep))
+        out, name, known = found.out, found.name, {folder.name for folder in found.runs}
+
+    def wanted(runs: list[Run]) -> list[Run]:
+        return [run for run in runs if known is None or run.name in known]
+
+    every = read_runs(out)
+    runs = wanted(every)
+    if not runs:
+        of = "" if sweep is None else " of this sweep"
+        raise ConfigError(f"there are no runs{of} in {out.absolute()}; name another, as in: {PROGRAM} results runs2")
+    if where:
+        runs = matching(runs, where)
+        known, name = {run.name for run in runs}, f"{name}-{_file_name(where)}"
+    base = [run.name for run in matching(runs, [against], "--against")] if against else []
+    others = published_of(runs) if published else []
+    to = out if to is None else to
+    refuse_unwritable([to, to / "figures"], to, "write elsewhere: results <runs> --out <folder>")
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        rule = f"cannot be made ({error.strerror or error})"
+        raise ConfigError(problem(f"--out {to}", rule, "--out", "my_results", lead="as in")) from error
+    written: list[Path] = []
+
+    def write(latest: list[Run]) -> None:
+        written[:] = [write_results(out, to, latest)]
+        from hidden_subnet.report.figure import draw  # loads matplotlib
+
+        shown, path = wanted(latest), to / "figures" / name
+        written.extend(draw(shown, path, published=others, style=STYLES[style], x=x))
+        written.extend(_write_tables(shown, path, base, against or ""))
+
+    until_settled(out, every, write)
+    console = make_console()
+    console.print(table(summarise(runs)))
+    for path in written:
+        say(console, f"wrote {path.absolute()}")
+    for each in others:
+        say(console, f"published: {each.name}: {each.source}; {each.how}")
+    if published and not others:
+        say(
+            console,
+            f"--published: no accuracies for these data and models; there are some for {models_known()}, at width 1",
+        )
+
+
+def _file_name(where: Sequence[str]) -> str:
+    """Name of the files of these runs, so that those of all runs stay."""
+    return re.sub(r"[^\w.-]", "_", "-".join(where))[:80]
+
+
+def _write_tables(runs: list[Run], path: Path, base: Sequence[str], called: str) -> list[Path]:
+    """Write the tables for a paper as `path`.md and `path`.tex, with differences to the runs whose names are `base`."""
+    from hidden_subnet.report.paper_tables import latex, markdown, paper_tables
+
+    lines = [line for line in summarise(runs) if line.n]
+    if not lines:
+        return []
+    named = {run.name for run in runs} & set(base)
+    tables = paper_tables(lines, [line for line in lines if named & set(line.names)], called)
+    written = []
+    for kind, text in (("md", markdown(tables)), ("tex", latex(tables))):
+        written.append(path.with_name(f"{path.name}.{kind}"))
+        write_atomically(written[-1], text.encode(), root=path.parents[1])
+    return written

@@ -1,0 +1,63 @@
+"""`python -m hidden_subnet show`: draw a finished run from inside, and print its layers."""
+
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hidden_subnet.analysis.inside import Inside, look
+from hidden_subnet.analysis.load import Which
+from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.store import folders
+from hidden_subnet.store.access import refuse_unwritable
+from hidden_subnet.store.find import find_run
+from hidden_subnet.sweep.console import make_console, say
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def show(out: Path, name: str, which: Which, to: Path | None) -> None:
+    """Draw a checkpoint of the run `name` into the file `to`, by default figures/<run>.png beside the runs.
+
+    Raises ConfigError for a file of another kind, and the errors of `look`.
+    """
+    folder = find_run(out, name)
+    path = to or folder.parent / "figures" / f"{folder.name}.png"
+    if path.suffix not in FORMATS:
+        rule = f"is drawn as one of {', '.join(FORMATS)}"
+        raise ConfigError(problem(f"--to {path}", rule, "--to", str(path.with_suffix(".png")), lead="as in"))
+    refuse_unwritable([path.absolute().parent], folder.parent, "name another file with --to")
+    inside = look(folder, which)
+    from hidden_subnet.report.inside import write  # loads matplotlib
+
+    if to is None:
+        folders.make_folder(path.parent, root=folder.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write(inside, path, root=folder.parent if to is None else path.parent)
+    console = make_console()
+    if inside.layers:
+        console.print(layers_table(inside))
+        say(console, "changed: kept before training and not now, or the reverse; dead, unused: no weight is kept")
+    say(console, f"checkpoint {which}: {inside.accuracy:.2%} of the {len(inside.labels):,} test images are right")
+    say(console, f"wrote {path.absolute()}")
+
+
+def layers_table(inside: Inside) -> Table:
+    """Return a table of the masked layers."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("layer")
+    for header in ("weights", "kept", "density", "changed", "dead\nunits", "unused\ninputs"):
+        table.add_column(header, justify="right")
+    for layer in inside.layers:
+        table.add_row(
+            Text(layer.path),
+            f"{layer.mask.numel():,}",
+            f"{int(layer.mask.sum()):,}",
+            f"{layer.density:.4f}",
+            "-" if layer.changed is None else f"{layer.changed:.1%}",
+            str(int((layer.units == 0).sum())),
+            str(int((layer.inputs == 0).sum())),
+        )
+    return table

@@ -1,0 +1,35 @@
+"""Where conf/ and sweeps/ are, and how the program is called in what it tells its user to type."""
+
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = (_PACKAGE / "conf").is_dir() and not all(
+    (_PACKAGE.parent / name).exists() for name in ("launch.py", "conf", "sweeps")
+)
+"""Whether this is a package in site-packages, with copies of conf/ and sweeps/, and not a checkout."""
+ROOT = _PACKAGE if _INSTALLED else _PACKAGE.parent
+"""Holds conf/ and sweeps/."""
+
+SCRIPT = "hidden-subnet"
+"""The command of an installed package (setup.cfg)."""
+_BY_SCRIPT = _INSTALLED or Path(*sys.argv[:1]).name == SCRIPT
+LAUNCH = f"{SCRIPT} launch" if _BY_SCRIPT else "python launch.py"
+PROGRAM = SCRIPT if _BY_SCRIPT else "python -m hidden_subnet"
+COMMANDS = (
+    "launch",
+    "status",
+    "logs",
+    "stop",
+    "worker",
+    "results",
+    "sync",
+    "rm",
+    "controls",
+    "show",
+    "compare",
+    "export",
+)
+
+TYPED: list[str] = []
+"""The words of a launch as they were typed, of which Hydra gets others; empty in other processes."""

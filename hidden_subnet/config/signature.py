@@ -1,0 +1,132 @@
+"""Settings from a signature: the arguments of a user's own function become fields that Hydra overrides and checks."""
+
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import asdict, fields, make_dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from hidden_subnet.config.settings import MISSING, setting
+
+KINDS = (bool, int, float, str)
+"""Types that a setting may have; also with None, and lists of them. Literal["a", "b"] is a closed choice."""
+
+Base = TypeVar("Base")
+
+
+def settings_of(
+    name: str,
+    part: Callable[..., Any],
+    base: type[Base],
+    group: str,
+    first: tuple[str, ...],
+    free: tuple[str, ...] = (),
+) -> type[Base]:
+    """Return a subclass of the dataclass `base` with a field for each argument of `part` after those of `first`.
+
+    name: the default of the setting `name`. group: as typed, for messages. free: fields of `base` that an argument may
+    replace, as floats. Raises TypeError, in one line, for arguments that cannot be settings.
+    """
+    called = part.__name__
+    arguments = inspect.signature(part).parameters
+    if tuple(arguments)[: len(first)] != first:
+        found = ", ".join([*arguments][: len(first)]) or "nothing"
+        raise TypeError(f"{called}: its first arguments must be ({', '.join(first)}), and are ({found})")
+    called_by = (
+        next(vars(each)["__init__"] for each in part.__mro__ if "__init__" in vars(each))
+        if isinstance(part, type)
+        else part
+    )
+    hints = get_type_hints(called_by)
+    taken = {field.name for field in fields(base)} - set(free)  # type: ignore[arg-type]
+    made: list[Any] = [("name", str, setting(name, id="always"))]
+    for argument in [*arguments.values()][len(first) :]:
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            raise TypeError(f"{called}: *{argument.name} cannot become settings; name each argument")
+        if argument.name in taken:
+            raise TypeError(f"{called}: {group}.{argument.name} is a setting already; rename the argument")
+        has_default = argument.default is not argument.empty
+        kind = hints.get(argument.name, type(argument.default) if has_default else None)
+        if not _can_be_set(kind):
+            raise TypeError(
+                f"{called}: {argument.name} needs a type, as in {argument.name}: int = 3 (bool, int, float, str, a "
+                "list of these, or Literal['a', 'b'])"
+            )
+        default = argument.default if has_default else MISSING
+        if argument.name in free and kind is not float:
+            raise TypeError(
+                f"{called}: {group}.{argument.name} is a factor, {argument.name}: float = 1.0; rename an argument that "
+                "counts, as in hidden: int = 300"
+            )
+        if get_origin(kind) is Literal:
+            words = get_args(kind)
+            choices = Enum(argument.name, {each: each for each in words})  # type: ignore[misc]
+            if has_default and default not in words:
+                which = f"which is none of {', '.join(words)}"
+                raise TypeError(f"{called}: {argument.name} has the default {default!r}, {which}")
+            made.append((argument.name, choices, setting(choices[default] if has_default else MISSING, id="always")))
+            continue
+        if has_default and not _fits(default, kind):
+            type_name = kind.__name__ if isinstance(kind, type) else kind
+            raise TypeError(
+                f"{called}: {argument.name} has the default {default!r}, which is no {type_name}; change its type "
+                "or its default"
+            )
+        if isinstance(default, list | tuple):
+            made.append((argument.name, kind, setting(id="always", factory=partial(list, default))))
+        else:
+            made.append((argument.name, kind, setting(default, id="always")))
+    return make_dataclass(f"{base.__name__}Of_{name}", made, bases=(base,), kw_only=True)
+
+
+def refuse_arguments(part: Callable[..., Any], given: tuple[str, ...], called: str | None = None) -> None:
+    """Raise TypeError, in one line, where `part` cannot be called with the values that it will be `given`, in order.
+
+    called: its name in the line, where that is not the name of the function.
+    """
+    try:
+        signature = inspect.signature(part)
+    except ValueError:  # of a function written in C
+        return
+    try:
+        signature.bind(*given)
+    except TypeError:
+        found = ", ".join(map(str, signature.parameters.values())) or "nothing"
+        raise TypeError(
+            f"{called or part.__name__}: takes ({found}), and is called with {len(given)} values, as in: "
+            f"def {part.__name__}({', '.join(given)})"
+        ) from None
+
+
+def arguments_in(settings: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return the values of the fields `names` as the user's function gets them: a closed choice as its text."""
+    values = {name: value for name, value in asdict(settings).items() if name in names}
+    return {name: value.name if isinstance(value, Enum) else value for name, value in values.items()}
+
+
+def arguments_of(part: Callable[..., Any], first: tuple[str, ...]) -> list[str]:
+    """Return the names of the arguments of `part` after those of `first`."""
+    return [*inspect.signature(part).parameters][len(first) :]
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a default may be one of a setting of this type."""
+    inner = get_args(kind)
+    if value is None:
+        return type(None) in inner
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in KINDS:
+        return type(value) is kind
+    if isinstance(value, list | tuple):
+        item = next(each for each in inner if each is not type(None))
+        return all(_fits(each, item) for each in value) if get_origin(kind) is list else _fits(value, item)
+    return any(_fits(value, each) for each in inner if each is not type(None))
+
+
+def _can_be_set(kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return all(isinstance(each, str) for each in get_args(kind))
+    inner = [each for each in get_args(kind) if each is not type(None)]
+    return kind in KINDS or (len(inner) == 1 and _can_be_set(inner[0]))

@@ -1,0 +1,67 @@
+"""Find the file that `pretrained=` means and compute its digest, which is a part of the run's identity."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from hidden_subnet.config.program import PROGRAM
+from hidden_subnet.config.settings import Config
+from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.store import folders
+from hidden_subnet.store.content import sha256_of
+from hidden_subnet.store.files import CONFIG, LAST, RESULT
+from hidden_subnet.store.find import find_run, typed
+
+AS_IN = "pretrained=runs/digits-conv2"
+
+
+def unreadable(name: str, error: OSError) -> str:
+    """Return the line on a file of weights that cannot be read."""
+    return problem(f"pretrained={name}", f"cannot be read ({error.strerror or error})", AS_IN, lead="as in")
+
+
+def resolve_pretrained(config: Config) -> Config:
+    """Return the config with the absolute path and the SHA-256 digest of the file; unchanged without `pretrained`.
+
+    Raises ConfigError if the file is missing or unreadable, or if its digest is not the given pretrained_sha256.
+    """
+    if config.pretrained is None:
+        if config.pretrained_sha256 is not None:
+            typed = f"pretrained_sha256={config.pretrained_sha256}"
+            raise ConfigError(problem(typed, "name the file too", "pretrained=weights.pt", typed, lead="as in"))
+        return config
+    path = _file(config.pretrained, Path(config.out))
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        raise ConfigError(unreadable(config.pretrained, error)) from None
+    if config.pretrained_sha256 not in (None, digest):
+        rule = f"is another file than that of pretrained_sha256={config.pretrained_sha256}; to take this one"
+        raise ConfigError(problem(f"pretrained={config.pretrained}", rule, f"pretrained_sha256={digest}"))
+    return replace(config, pretrained=str(path), pretrained_sha256=digest)
+
+
+def _file(name: str, out: Path) -> Path:
+    """The file itself, or the last checkpoint of a finished run, named by its folder, its name or its id."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.absolute()
+    if path.exists() and not (path / CONFIG).is_file():
+        rule = "is neither a file of weights nor the folder of a run"
+        raise ConfigError(problem(f"pretrained={name}", rule, AS_IN, lead="as in"))
+    if not path.exists() and not out.is_dir():
+        raise ConfigError(
+            problem(f"pretrained={name}", "there is no such file, and no run of that name", AS_IN, lead="as in")
+        )
+    try:
+        folder = typed(path) if path.exists() else find_run(out, name, "out=")
+    except ConfigError as error:
+        raise ConfigError(f"pretrained={name}: there is no such file, and {error}") from None
+    if not folders.is_file(folder / RESULT):
+        rule = f"the run {folder.name} is not finished; give its command again, or for how far it is"
+        words = [*PROGRAM.split(), "logs", str(folder)]
+        raise ConfigError(problem(f"pretrained={name}", rule, *words))
+    last = folder / "checkpoints" / LAST
+    if not folders.is_file(last):
+        rule = f"{folder.name} holds no checkpoint, as its method trains nothing; give another run or file"
+        raise ConfigError(problem(f"pretrained={name}", rule, AS_IN, lead="as in"))
+    return last

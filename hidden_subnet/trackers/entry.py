@@ -1,0 +1,25 @@
+"""How a tracker is opened: what its file registers in config.registries.TRACKERS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hidden_subnet.config.settings import Config
+
+if TYPE_CHECKING:
+    from hidden_subnet.sweep.execute import Tracker
+
+
+@dataclass(frozen=True)
+class TrackerEntry:
+    """A tracker that can be chosen as tracker=<name>, if conf/tracker/<name>.yaml exists too."""
+
+    label: str
+    """Its name in messages."""
+    open: Callable[[Config, Path, str | None], "Tracker"]
+    """(config, run folder, sweep's name) -> tracker. Called in the tracker's own thread; may block and raise."""
+    prepare: Callable[[Path], None] = lambda folder: None
+    """(run folder); called in the main thread before that thread starts."""
+    is_enabled: Callable[[Config], bool] = lambda config: True
+    """False: its own settings or environment turn it off."""

@@ -1,0 +1,25 @@
+"""Callbacks by which a run reports to its caller and is stopped; none of them can change its result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Row = dict[str, float]
+"""A line of metrics.jsonl, column to number: epoch, step, lr, train/loss, validation/top1, density, ..."""
+
+
+class InterruptedRun(Exception):
+    """Raised where a run was asked to stop; if its training had started, a resume checkpoint has been saved."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Functions that a run calls; by default they do nothing."""
+
+    on_row: Callable[[Row], None] = lambda row: None
+    """Called with each row, of epoch 0 too, after it was written."""
+    on_step: Callable[[int, int, int], None] = lambda epoch, batch, batches: None
+    """(epoch, batch, batches per epoch), counted from 1; called after each step."""
+    should_stop: Callable[[], bool] = lambda: False
+    """Called after each step and before each batch of an evaluation; True: save and stop."""
+    say: Callable[[str], None] = lambda line: None
+    """Called with lines for the log of the run."""

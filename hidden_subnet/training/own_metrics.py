@@ -1,0 +1,83 @@
+"""Registers a metric of the user's own, which is measured at every evaluation of the runs that name it.
+
+    @hidden_subnet.register_metric("calibration")
+    def calibration(logits, labels):
+        probability, guess = logits.softmax(dim=1).max(dim=1)
+        return (probability.mean() - (guess == labels).float().mean()).abs()
+
+`python launch.py use=my_parts.py metrics=[calibration]`. Rows of metrics.jsonl have it as validation/calibration, the
+results as last.test.calibration.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from hidden_subnet.config.own_parts import said
+from hidden_subnet.config.registries import METRICS, MetricEntry, register_own
+from hidden_subnet.config.settings import Config
+from hidden_subnet.config.signature import refuse_arguments
+from hidden_subnet.errors import AGAIN, ConfigError
+from hidden_subnet.seeding import generator
+from hidden_subnet.training.metrics import Measure
+
+Function = TypeVar("Function", bound=Callable[[Tensor, Tensor], Any])
+OURS = ("loss", "top1", "top5")
+TRIED = 16
+"""Number of made-up images on which a metric is tried."""
+
+
+def register_metric(name: str) -> Callable[[Function], Function]:
+    """Return a decorator that makes `metrics=[<name>]` measure a function `(logits, labels)` that returns a number.
+
+    logits: float32 (N, classes), of all images of an evaluation, before the softmax. labels: int64 (N,). Both are on
+    the CPU, in any order of the images. NaN where the metric has no value for them, which is then not recorded. Raises
+    TypeError for other arguments, ValueError for a name in use, or one that cannot be a column.
+    """
+    if not name.isidentifier() or name in OURS:
+        rule = f"needs a name of letters, digits and _, other than {', '.join(OURS)}"
+        raise ValueError(f"register_metric({name!r}): {rule}")
+
+    def enter(function: Function) -> Function:
+        refuse_arguments(function, ("logits", "labels"))
+
+        def measure(logits: Tensor, labels: Tensor) -> float:
+            try:
+                found = function(logits.clone(), labels.clone())  # so that it may change them
+            except (Exception, SystemExit) as error:  # whatever the user's code raises
+                raise ValueError(f"metrics=[{name}]: {said(error)}") from error
+            try:
+                if isinstance(found, str | bytes):
+                    raise TypeError
+                return float(found)
+            except (TypeError, ValueError, OverflowError):
+                what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)[:50]
+                raise ValueError(f"metrics=[{name}]: must return one number, and returns {what}") from None
+
+        register_own("metrics", METRICS, name, function)(MetricEntry(measure))
+        return function
+
+    return enter
+
+
+def measures(config: Config) -> dict[str, Measure]:
+    """Return the functions of the metrics that the config names, by name."""
+    return {name: METRICS[name].measure for name in config.metrics}
+
+
+def refuse_wrong_metrics(config: Config, classes: int) -> None:
+    """Raise ConfigError, in one line, for a metric that fails on a few made-up logits, or returns no number."""
+    logits = 2 * torch.randn(TRIED, classes, generator=generator(0, "metrics"))
+    for measure in measures(config).values():
+        try:
+            measure(logits, torch.arange(TRIED) % classes)
+        except ValueError as error:
+            raise ConfigError(f"{error} (tried on made-up logits); mend the metric, and {AGAIN}") from None
+
+
+def without_value(config: Config, measured: Mapping[str, Any], images: str) -> list[str]:
+    """Return the metrics of the config that have no finite value among the columns <images>/<metric>."""
+    return [name for name in config.metrics if not math.isfinite(measured.get(f"{images}/{name}", math.nan))]

@@ -1,0 +1,264 @@
+"""Runs that `wandb agent` starts: the real one, against a local stand-in for W&B's server, or its variables."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.real_commands import LAUNCH, TIMEOUT, ended, folders, holder_pid, rows, start, surroundings, wait_until
+from helpers.wandb_server import Received, StandIn, SweepStandIn, make, serving
+
+from hidden_subnet.config.settings import Config
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.store import files
+from hidden_subnet.trackers.wandb_tracker import KILLED, NOT_SETTINGS, columns
+from hydra_plugins.hidden_subnet.wandb_agent import own_arguments
+
+pytest_plugins = ["helpers.wandb_server"]
+pytestmark = pytest.mark.usefixtures("clean")
+
+FIXED = ["data=digits", "model=fc"]
+WANDB = {"cli_version": "0.31.0", "t": {"1": [1, 5]}}
+WHOLE: dict[str, Any] = {
+    "_wandb": WANDB,
+    "config": {"model": {"name": "vit_b_16"}},
+    "density": 0.7,
+    "model": "vit_b_16",
+}
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that sets the variables of the agent, which gives these parameters."""
+
+    def started(**parameters: Any) -> None:
+        path = tmp_path / "config-run1.yaml"
+        entries = {name: {"value": value, "desc": None} for name, value in parameters.items()}
+        path.write_text(yaml.safe_dump({"wandb_version": 1, **entries}))
+        monkeypatch.setenv("WANDB_SWEEP_ID", "swp12345")
+        monkeypatch.setenv("WANDB_RUN_ID", "run1")
+        monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+
+    return started
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "ours"),
+    [
+        ({"prune_rate": 0.3}, ["prune_rate=0.3", *FIXED], ["prune_rate=0.3", *FIXED]),
+        ({"prune_rate": 0.3}, [*FIXED, "++prune_rate=0.3"], [*FIXED, "++prune_rate=0.3"]),
+        ({"seeds.weights": None}, ["seeds.weights=None"], ["seeds.weights=null"]),
+        ({"seeds.weights": None}, ["++seeds.weights=None", "a=None"], ["++seeds.weights=null", "a=None"]),
+        (
+            {"prune_rate": 0.3, "_wandb": WANDB, "config": {"train": {"lr": 0.1}}, "density": 0.5, "data": "digits"},
+            [
+                "prune_rate=0.3",
+                f"_wandb={WANDB}",
+                "config={'train': {'lr': 0.1}}",
+                "density=0.5",
+                "data=digits",
+                *FIXED,
+            ],
+            ["prune_rate=0.3", "data=digits", *FIXED],
+        ),
+        # The column `model` holds the name of the network, and the option is another one.
+        (
+            WHOLE,
+            ["model=torchvision", "model.name=vit_b_16", *(f"{name}={value}" for name, value in WHOLE.items())],
+            ["model=torchvision", "model.name=vit_b_16"],
+        ),
+        (
+            {"density": 0.5},
+            ["density=0.5"],
+            ["density=0.5"],
+        ),  # a wrong setting of the sweep's own is for Hydra to refuse
+    ],
+)
+def test_what_wandb_adds_is_removed(agent: Any, parameters: dict[str, Any], given: list[str], ours: list[str]) -> None:
+    assert own_arguments(given) == given
+    agent(**parameters)
+    assert own_arguments(given) == ours
+
+
+def test_what_was_removed_is_one_line(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    agent(**WHOLE)
+    own_arguments([f"{name}={value}" for name, value in WHOLE.items()])
+    assert capsys.readouterr().out == (
+        "removed what W&B adds to the config of a run that it hands back: _wandb, config, density\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (["--prune_rate=0.3"], "gives it as --prune_rate=0.3, not as prune_rate=0.3"),
+        (["--prune_rate", "0.3"], "gives it as --prune_rate, not as prune_rate=0.3"),
+        (["+prune_rate=0.3"], "gives it as +prune_rate=0.3, not as prune_rate=0.3"),
+        (['{"prune_rate": 0.3}'], "does not give it as prune_rate=0.3"),
+        (FIXED, "does not give it as prune_rate=0.3"),
+        (["-m", "prune_rate=0.3", "seed=0,1"], "-m: a point of W&B's sweep is one run; remove it"),
+        (["sweep=smoke", "prune_rate=0.3"], "sweep=smoke: a point of W&B's sweep is one run"),
+    ],
+)
+def test_other_forms_are_refused_with_the_right_one(agent: Any, given: list[str], refused: str) -> None:
+    agent(prune_rate=0.3)
+    with pytest.raises(ConfigError, match=re.escape(refused)):
+        own_arguments(given)
+
+
+def test_what_to_write_into_the_sweep(agent: Any) -> None:
+    agent(prune_rate=0.3)
+    with pytest.raises(ConfigError) as caught:
+        own_arguments(FIXED)
+    typed = yaml.safe_load(str(caught.value).partition("in it, type: ")[2])
+    assert typed == {"command": ["${env}", "python", "${program}", "${args_no_hyphens}"]}
+
+
+def test_nested_parameters_are_refused(agent: Any) -> None:
+    agent(train={"lr": 0.1})
+    with pytest.raises(
+        ConfigError, match=r"^train: .*; in the sweep's `parameters`, type: train\.lr: \{value: 0\.1\}$"
+    ):
+        own_arguments(["train={'lr': 0.1}"])
+
+
+def test_columns_that_are_no_settings() -> None:
+    settings = {field.name for field in fields(Config)}
+    assert set(columns(make())) - settings == set(NOT_SETTINGS)
+
+
+ENDLESS = ["data=synthetic", "model.width=0.25", "train.epochs=1000000", "train.threads=1"]
+"""A run that does not end before the test has done what it does to it, on a machine of any speed."""
+SETTINGS = ["data=synthetic", "model.width=0.125", "train.epochs=2", "train.threads=1", "out=runs"]
+
+
+@pytest.fixture
+def sweeps() -> Iterator[StandIn]:
+    with serving(SweepStandIn()) as server:
+        yield server
+
+
+def wandb(cwd: Path, server: StandIn, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "wandb", *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT,
+        env=surroundings(**server.environment(), PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_points_of_a_sweep(sweeps: SweepStandIn, tmp_path: Path) -> None:
+    """Executed; done before, as another sweep asks for them; and handed back with their config after a preemption."""
+    command = ["${env}", "python", "${program}", "${args_no_hyphens}", *SETTINGS]
+    grid = {"program": str(LAUNCH), "method": "grid", "parameters": {"prune_rate": {"values": [0.3, 0.7]}}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**grid, "command": command}))
+    wandb(tmp_path, sweeps, "sweep", "--project", "hidden_subnet", "--entity", "me", "sweep.yaml")
+    for round in ("executed", "done before", "handed back"):
+        sweeps.runs.clear()
+        if round == "handed back":
+            sweeps.give(**(WHOLE | {"data": "synthetic", "method": "edge_popup", "seed": 0, "model": "conv2"}))
+        elif round == "done before":
+            sweeps.give()
+        said = wandb(tmp_path, sweeps, "agent", "me/hidden_subnet/swp12345", "--count", "2")
+        assert said.count("done: ") == (2 if round == "executed" else 0)
+        assert said.count("skipped: ") == (0 if round == "executed" else 2)
+        assert sorted(sweeps.runs) == ["agentrun0", "agentrun1"], round
+        for folder in folders(tmp_path):
+            run = sweeps.runs[(folder / "wandb_id").read_text().strip()]
+            assert (run.created["sweep"], run.created["project"], run.created["entity"]) == (
+                "swp12345", "hidden_subnet", "me",
+            )  # fmt: skip
+            assert run.rows == files.read_rows(folder)
+            assert run.exit_code == 0
+
+
+def started_by_agent(server: StandIn, run: str) -> dict[str, str]:
+    sweep = {"WANDB_SWEEP_ID": "swp12345", "WANDB_PROJECT": "hidden_subnet", "WANDB_ENTITY": "me"}
+    return surroundings(**server.environment(), **sweep, WANDB_RUN_ID=run)
+
+
+def terminated(server: StandIn, cwd: Path, settings: list[str], *, stopped: bool = False) -> tuple[int, str, Received]:
+    """Start the run as the agent does, and send it a TERM when it has a new row and W&B's client has begun to send.
+
+    stopped: W&B has stopped the run a moment before, so the TERM is the agent's.
+    """
+    before = rows(folders(cwd)[0]) if folders(cwd) else 0
+    starts = server.runs["agentrun0"].starts if server.runs else 0
+    process = start(cwd, str(LAUNCH), *settings, env=started_by_agent(server, "agentrun0"))
+    wait_until(lambda: "agentrun0" in server.runs and server.runs["agentrun0"].starts > starts, "the client's start")
+    wait_until(lambda: folders(cwd) and rows(folders(cwd)[0]) > before, "a row")
+    run = server.runs["agentrun0"]
+    run.streamed.clear()
+    if stopped:
+        server.stopped.add("agentrun0")
+    os.kill(holder_pid(folders(cwd)[0]), signal.SIGTERM)
+    said = ended(process)
+    return process.returncode, said, run
+
+
+@pytest.mark.slow
+def test_preempted_runs_come_back_and_stopped_ones_do_not(server: StandIn, tmp_path: Path) -> None:
+    """TERM twice: as a cluster sends it, and as the agent does when W&B terminates the run early; then the rest."""
+    long = [*ENDLESS, "train.epochs=1500"]  # so that it can end; two starts of W&B's client are a few seconds
+    code, said, run = terminated(server, tmp_path, long)
+    assert (code, run.exit_code) == (130, 1), said
+    assert any(part.get("preempting") for part in run.streamed)
+    code, said, run = terminated(server, tmp_path, long, stopped=True)
+    assert (code, run.exit_code) == (0, KILLED), said
+    assert "W&B asked it to stop (early termination, or the stop button)" in said
+    assert not any(part.get("preempting") for part in run.streamed)
+    server.stopped.clear()
+    process = start(tmp_path, str(LAUNCH), *long, env=started_by_agent(server, "agentrun0"))
+    assert "done: " in ended(process)
+    assert list(server.runs) == ["agentrun0"]
+    assert [row["epoch"] for row in run.rows] == list(range(1501))
+
+
+@pytest.mark.slow
+def test_the_stop_button_without_an_agent(server: StandIn, tmp_path: Path) -> None:
+    """The run saves and stops with a line; W&B keeps that one as killed, so the resumed run is another one there."""
+    command = [str(LAUNCH), *ENDLESS]
+    environment = surroundings(**server.environment())
+    process = start(tmp_path, *command, env=environment)
+    wait_until(lambda: server.runs and next(iter(server.runs.values())).rows, "a row")
+    ((name, killed),) = server.runs.items()
+    server.stopped.add(name)
+    said = ended(process)
+    assert process.returncode == 130, said
+    assert "W&B asked it to stop (early termination, or the stop button)" in said
+    assert killed.exit_code == KILLED
+    assert not any(part.get("preempting") for part in killed.streamed)
+    (folder,) = folders(tmp_path)
+    before = rows(folder)
+    process = start(tmp_path, *command, env=environment)
+    wait_until(lambda: len(server.runs) == 2 and rows(folder) > before, "the resumed run")
+    resumed = server.runs[(folder / "wandb_id").read_text().strip()]
+    assert resumed is not killed
+    os.kill(holder_pid(folder), signal.SIGTERM)
+    ended(process)
+    assert resumed.rows == files.read_rows(files.working(folder))
+
+
+@pytest.mark.slow
+def test_a_run_interrupted_without_an_agent_is_whole_under_one(server: StandIn, tmp_path: Path) -> None:
+    long = ["data=synthetic", "model.width=0.125", "train.epochs=40", "train.threads=1"]
+    process = start(tmp_path, str(LAUNCH), *long, "tracker=none")
+    wait_until(lambda: folders(tmp_path) and rows(folders(tmp_path)[0]) > 2, "a row")
+    (folder,) = folders(tmp_path)
+    os.kill(holder_pid(folder), signal.SIGTERM)
+    ended(process)
+    process = start(tmp_path, str(LAUNCH), *long, env=started_by_agent(server, "agentrun7"))
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "does not have all" not in said
+    assert server.runs["agentrun7"].rows == files.read_rows(folder)
+    assert (folder / "wandb_id").read_text().strip() == "agentrun7"
