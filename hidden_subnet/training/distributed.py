@@ -265,7 +265,15 @@ def _joined(store: Any, rank: int, size: int, device: str, local_rank: int) -> I
     if device == "cuda":
         torch.cuda.set_device(local_rank % torch.cuda.device_count())  # a task may see its own GPU only
     backend = "nccl" if device == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    try:
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+    except Exception:
+        # torch names groups by a counter that only destroy_process_group sets back. After a failure here, the next run
+        # in this process would wait under a name that no other rank uses.
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        distributed.distributed_c10d._world.group_count = 0
+        raise
     try:
         decisions = distributed.new_group(backend="gloo", timeout=TIMEOUT) if device == "cuda" else None
         with _storing_traceback(store, rank):

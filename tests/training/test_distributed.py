@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,17 @@ def test_what_rank_0_says_is_its_own() -> None:
 
     with pytest.raises(RuntimeError, match=r"^no memory left$"):
         fails()
+
+
+@pytest.mark.slow
+def test_group_that_nobody_joined_leaves_the_next_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hidden_subnet.training.distributed.TIMEOUT", timedelta(seconds=2))
+    alone = TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    with pytest.raises(RuntimeError, match="timeout"), join_tasks(Rendezvous(0, 2, 0, alone), "cpu"):
+        pass
+    monkeypatch.undo()
+    with start_ranks(2, "cpu", decides_twice, ()) as group:
+        assert [group.broadcast_decision(each) for each in (3, 4)] == [3, 4]
 
 
 def fails_as_a_task(port: int) -> None:
