@@ -4,14 +4,13 @@ Imports are inside the functions, so that --help and --version answer without lo
 """
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from hidden_subnet.cli.help import help_text
 from hidden_subnet.cli.terminal import cannot_load, prepare_terminal
-from hidden_subnet.config.program import LAUNCH, ROOT, TYPED
+from hidden_subnet.config.program import LAUNCH, ROOT, TYPED, rank_in_environment
 from hidden_subnet.errors import Ended
 
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -21,6 +20,7 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 def main(root: Path = ROOT) -> None:
     """Do what the command line asks for; `root` holds conf/ and sweeps/. Exits with a line for a user's mistake."""
     prepare_terminal()
+    let_first_rank_speak()
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         print_text(help_text(root) + own_help(arguments))
@@ -30,7 +30,6 @@ def main(root: Path = ROOT) -> None:
 
         print(f"hidden_subnet {__version__}")
         return
-    refuse_torchrun(arguments)
     try:
         compose_and_run(root)
     except (ImportError, MemoryError) as error:  # e.g. a limit of memory, under which torch cannot be loaded
@@ -54,22 +53,17 @@ def own_help(arguments: list[str]) -> str:
     return own_parts_text()
 
 
-def refuse_torchrun(arguments: list[str]) -> None:
-    """Exit where torchrun (or another launcher that sets its variables) has started several processes; rank 0 says why.
+def let_first_rank_speak() -> None:
+    """Print nothing from here on where torchrun has started this process beside the rank that prints.
 
-    Each would take the run for its own.
+    All of them compose the same command, and what happens to one of them later is told by rank 0.
     """
-    size, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK")
-    if rank is None or not size.isdigit() or int(size) < 2:
-        return
-    if rank != "0":
-        sys.exit(1)
-    given = [each for each in arguments if not each.startswith("train.devices=")]
-    command = shlex.join([*LAUNCH.split(), *given, f"train.devices={size}"])
-    sys.exit(
-        f"error: torchrun has started {size} processes (WORLD_SIZE={size}), but a run starts those of its devices "
-        f"itself; type: {command}"
-    )
+    rank, _ = rank_in_environment()
+    if rank > 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        if os.environ.get("LOCAL_RANK") != "0":  # the first of another node says why it cannot start
+            os.dup2(null, 2)
 
 
 def print_text(text: str) -> None:

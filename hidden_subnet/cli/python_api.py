@@ -22,7 +22,7 @@ from hidden_subnet.config.convert import register
 from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.own_parts import import_own_parts, named, refuse_changed
 from hidden_subnet.config.presets import with_own_preset
-from hidden_subnet.config.program import ROOT
+from hidden_subnet.config.program import ROOT, rank_in_environment
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.report.results import frame, table_of
@@ -67,6 +67,8 @@ def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Resu
     saves, and the same call resumes the run. Raises ConfigError and DataError for what cannot be run, RuntimeError
     for a run that failed.
     """
+    if (size := rank_in_environment()[1]) > 1:
+        raise ConfigError(f"WORLD_SIZE={size}: run starts its ranks itself, as many as train.devices={size} says")
     config = config_of(overrides, settings, use)
     with _without_main():
         code = run_single(config)

@@ -20,7 +20,7 @@ from hidden_subnet.trackers.wandb_environment import agent_run_id, is_tracked, n
 from hidden_subnet.trackers.wandb_tracker import STOPPED
 from hidden_subnet.training.callbacks import Row
 from hidden_subnet.training.devices import choose_device, require_devices
-from hidden_subnet.training.rendezvous import tasks_of_one_run
+from hidden_subnet.training.rendezvous import is_one_of_several
 
 
 def run_single(config: Config, sweep: str | None = None) -> int:
@@ -33,7 +33,7 @@ def run_single(config: Config, sweep: str | None = None) -> int:
     """
     if config.force or not files.is_done(files.folder_of(config)):
         preflight([config])
-        if not tasks_of_one_run():  # otherwise each task sees its own devices only
+        if not is_one_of_several():  # otherwise each may see its own devices only
             require_devices(choose_device(config.train.device), config.train.devices)
     console = make_console()
     notes = notices(config, sweep=False) if sweep is None else []
@@ -47,7 +47,7 @@ def run_single(config: Config, sweep: str | None = None) -> int:
         transient=True,
         disable=not console.is_terminal,
     )
-    with bar, stop_signals() as signalled:
+    with bar, stop_signals(insist=not is_one_of_several()) as signalled:  # what starts them may signal twice
         task = bar.add_task(f"epoch 1/{config.train.epochs}", total=None)
 
         def on_step(epoch: int, batch: int, batches: int) -> None:

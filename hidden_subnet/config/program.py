@@ -1,5 +1,6 @@
-"""Where conf/ and sweeps/ are, and how the program is called in what it tells its user to type."""
+"""Where conf/ and sweeps/ are, how the program is called in what it tells its user to type, and its rank."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,3 +34,9 @@ COMMANDS = (
 
 TYPED: list[str] = []
 """The words of a launch as they were typed, of which Hydra gets others; empty in other processes."""
+
+
+def rank_in_environment() -> tuple[int, int]:
+    """Return (rank, size) of the variables RANK and WORLD_SIZE, which torchrun sets; (0, 1) without them."""
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() and int(size) > 1 else (0, 1)

@@ -140,13 +140,15 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def join_tasks(met: Rendezvous, device: str) -> Iterator[ProcessGroup]:
-    """Give the group of the tasks of one Slurm job; a rank that dies ends the others, so that none waits for it."""
+    """Give the group of ranks that were started together; one that dies ends the others, so that none waits for it."""
     try:
         with _joined(met.store, met.rank, met.size, device, met.local_rank) as group:
             yield group
-    except RuntimeError:
+    except RuntimeError as error:
         if met.rank == 0:  # the run fails with the error of rank 0
             _raise_of_another(met.store, met.size)
+        if "Connection closed by peer" in str(error):  # gloo's words are a paragraph
+            raise RuntimeError(f"another of the {met.size} ranks of this run died, or its node did") from error
         raise
 
 

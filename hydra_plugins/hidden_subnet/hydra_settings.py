@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hidden_subnet.config.differences import flat
-from hidden_subnet.config.program import LAUNCH
+from hidden_subnet.config.program import LAUNCH, rank_in_environment
 from hidden_subnet.errors import ConfigError, Ended, problem
 from hydra_plugins.hidden_subnet.secrets import refuse_secrets_in
 
@@ -88,6 +88,9 @@ def problems(config: DictConfig) -> Iterator[str]:
             yield problem(line, rule, *without(config, line))
     if hydra.mode is RunMode.RUN:
         yield from _only_for_sweeps(hydra, typed)
+    elif (size := rank_in_environment()[1]) > 1:  # torchrun's processes are the ranks of one run
+        rule = "a sweep is one process, and starts those of its runs itself"
+        yield problem(f"WORLD_SIZE={size}", rule, *without(config, "train.devices="), f"train.devices={size}")
     values = flat(plain)
     for name, (value, rule, instead) in FIXED.items():
         if values[name] != value:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hidden_subnet.cli.launch import main, refuse_torchrun
+from hidden_subnet.cli.launch import main
 from hidden_subnet.cli.terminal import cannot_load
+from hidden_subnet.config.program import rank_in_environment
 from hidden_subnet.store.printable import CONTROL
 
 ROOT = Path(__file__).parents[2]
@@ -46,35 +47,53 @@ def test_packages_that_do_not_load(error: ImportError | MemoryError, words: str)
 
 
 @pytest.mark.parametrize(
-    ("rank", "size", "arguments", "ends"),
+    ("arguments", "line"),
     [
-        ("0", "2", ["seed=1"], "python launch.py seed=1 train.devices=2"),
-        ("0", "4", ["-m", "train.devices=2"], "python launch.py -m train.devices=4"),
-        ("1", "2", ["seed=1"], None),  # rank 0 says it
+        (
+            ["-m", "seed=1,2", "train.devices=2"],
+            "error: WORLD_SIZE=4: a sweep is one process, and starts those of its runs itself; "
+            "type: python launch.py -m seed=1,2 train.devices=4",
+        ),
+        (
+            ["seed=1", "train.devices=2", "tracker=none"],
+            "error: train.devices=2: 4 processes were started (WORLD_SIZE=4), and a run needs one for each of its "
+            "devices; type: train.devices=4",
+        ),
+        (
+            ["seed=1", "train.devices=4", "tracker=none"],
+            "error: WORLD_SIZE=4 belongs with RANK, MASTER_ADDR and MASTER_PORT: Error initializing torch.distributed "
+            "using env:// rendezvous: environment variable MASTER_ADDR expected, but not set",
+        ),
     ],
 )
-def test_torchrun(
-    monkeypatch: pytest.MonkeyPatch, rank: str, size: str, arguments: list[str], ends: str | None
+def test_started_by_torchrun_in_vain(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], line: str
 ) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", size)
-    monkeypatch.setattr(sys, "argv", ["launch.py", *arguments])
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["launch.py", *arguments, f"out={tmp_path}"])
     with pytest.raises(SystemExit) as ended:
         main()
-    if ends is None:
-        assert ended.value.code == 1
-    else:
-        assert str(ended.value.code).startswith("error: torchrun has started")
-        assert str(ended.value.code).endswith(ends)
+    assert str(ended.value.code).replace(f" out={tmp_path}", "") == line
 
 
-@pytest.mark.parametrize("env", [{}, {"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "1"}])
-def test_one_process_is_no_torchrun(monkeypatch: pytest.MonkeyPatch, env: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        ({}, (0, 1)),
+        ({"RANK": "0"}, (0, 1)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, (0, 1)),
+    ],
+)
+def test_rank_in_environment(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], found: tuple[int, int]) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    refuse_torchrun([])
+    assert rank_in_environment() == found
 
 
 @pytest.mark.slow
