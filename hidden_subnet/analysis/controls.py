@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.identity import seed_of
 from hidden_subnet.config.registries import METHODS, info_of
-from hidden_subnet.config.settings import Config, Model, Scale
+from hidden_subnet.config.settings import Config, Model, Scale, Structure
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import count_parameters
+from hidden_subnet.masks.structure import does_not_divide, inverted
+from hidden_subnet.masks.topk import ranked
 from hidden_subnet.models.from_config import bare_network, draw_weights
 from hidden_subnet.report.controls import INVERTED, REDRAWN, SHUFFLED
 from hidden_subnet.seeding import derive, generator
@@ -50,26 +52,26 @@ def redraw_weights(model: nn.Module, config: Config, seed: int) -> None:
 def invert_scores(model: nn.Module, config: Config, seed: int) -> None:
     """Reverse the order of the scores of each layer, so that the mask keeps the K lowest; nothing is random.
 
+    With pruning.structure the order of groups, or of the scores in each group, is reversed.
     The lowest score gets the value of the highest, and so on; where |score| is ordered, each keeps its sign. Whether
     |score| or the score itself is ordered follows from the mask. Raises ValueError where neither explains it.
     """
     for path, layer in masked_layers(model):
         scores = layer.scores.detach()
-        value, by_size = _order(scores, layer.rule.mask(scores), path)
-        value = value.flatten()
-        rising = value.argsort(stable=True)
-        inverted = torch.empty_like(value)
-        inverted[rising] = value[rising.flip(0)]
-        if by_size:  # the signs may have a meaning of their own (method=signed)
-            inverted.copysign_(scores.flatten())
-        scores.copy_(inverted.view(scores.shape))
+        if config.pruning.structure is Structure.weight:
+            by_value = _orders_by_value(scores, layer.rule.mask(scores), path)
+        else:
+            by_value = METHODS[config.method.name].keeps_highest(config.method)
+        if not does_not_divide(scores.shape, config.pruning):
+            scores.copy_(inverted(scores, config.pruning, by_value=by_value))
 
 
-def _order(scores: Tensor, mask: Tensor, path: str) -> tuple[Tensor, bool]:
-    """Return what the mask orders the scores by, and whether it is |score|."""
-    for value, by_size in ((scores.abs(), True), (scores.clone(), False)):
+def _orders_by_value(scores: Tensor, mask: Tensor, path: str) -> bool:
+    """Return whether the mask orders the scores by themselves, and not by |score|."""
+    for by_value in (False, True):
+        value = ranked(scores, by_value)
         if bool(mask.all()) or not bool(mask.any()) or value[mask].min() >= value[~mask].max():
-            return value, by_size
+            return by_value
     raise ValueError(
         f"the mask of {path} keeps neither the highest scores nor the highest |scores|: the scores cannot be inverted; "
         "choose a run of a method that does"

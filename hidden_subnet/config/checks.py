@@ -21,7 +21,19 @@ from hidden_subnet.config.registries import (
     model_entry,
     unknown_names,
 )
-from hidden_subnet.config.settings import Config, Data, Device, Fan, Library, Norm, Scale, Train
+from hidden_subnet.config.settings import (
+    Config,
+    Data,
+    Device,
+    Fan,
+    Library,
+    Masking,
+    Norm,
+    Pruning,
+    Scale,
+    Structure,
+    Train,
+)
 from hidden_subnet.errors import ConfigError, problem
 
 
@@ -66,6 +78,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _image_size(config.data, DATA[config.data.name].raw_info(config.data))
     yield from method_traits(config).problems(config)
     yield from _ramp(config)
+    yield from _structure(config)
     yield from _model(config)
 
 
@@ -110,6 +123,45 @@ def _ramp(config: Config) -> Iterator[str]:
             "pruning.start_rate=0",
             lead="as in",
         )
+
+
+def _structure(config: Config) -> Iterator[str]:
+    pruning, method = config.pruning, method_traits(config)
+    if pruning.structure is Structure.weight or not method.prunes_by_rate(config.method):
+        return
+    typed, none = f"pruning.structure={pruning.structure.name}", "pruning.structure=weight"
+    if pruning.name != "layerwise":
+        yield problem(typed, f"is layer by layer, and not for pruning={pruning.name}", "pruning=layerwise")
+    if pruning.structure is Structure.channel and config.model.last_layer is not Masking.dense:
+        rule = "would remove all weights of some classes in the last layer, whose outputs are the classes"
+        yield problem(typed, rule, "model.last_layer=dense")
+    if pruning.structure is Structure.n_m:
+        if method.prunes_in_rounds:
+            yield problem(typed, f"has one prune rate, and method={config.method.name} passes through others", none)
+        elif pruning.ramp_epochs and method.follows_ramp:
+            yield problem(f"pruning.ramp_epochs={pruning.ramp_epochs}", f"{typed} has one prune rate, and so no ramp",
+                          "pruning.ramp_epochs=0")  # fmt: skip
+        yield from _n_of_m(config.prune_rate, pruning)
+
+
+def kept_of_each(prune_rate: float, m: int) -> int | None:
+    """Return how many of every `m` weights are kept at this prune rate; None where that is not a whole number."""
+    n = m * (1 - prune_rate)
+    return round(n) if abs(n - round(n)) < 1e-9 else None  # rates have 12 digits: 0.333333333333 keeps 2 of 3
+
+
+def _n_of_m(prune_rate: float, pruning: Pruning) -> Iterator[str]:
+    n, m = pruning.n, pruning.m
+    kept = kept_of_each(prune_rate, m)
+    if n is not None and n > m:
+        yield problem(f"pruning.n={n}", f"must be at most pruning.m={m}", f"pruning.n={m // 2}", lead="as in")
+    elif n is not None and n != kept:
+        rule = f"pruning.n={n} pruning.m={m} keeps {n} of every {m} weights"
+        yield problem(f"prune_rate={prune_rate:g}", rule, f"prune_rate={1 - n / m:.12g}")
+    elif kept is None:
+        nearest = min(range(1, m), key=lambda each: abs(m * (1 - prune_rate) - each))
+        rule = f"pruning.structure=n_m keeps a whole number of every pruning.m={m} weights"
+        yield problem(f"prune_rate={prune_rate:g}", rule, f"prune_rate={1 - nearest / m:.12g}", lead="as in")
 
 
 def _training(config: Config) -> Iterator[str]:

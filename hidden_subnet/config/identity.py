@@ -24,6 +24,7 @@ from hidden_subnet.config.settings import (
     Norm,
     Scale,
     Seeds,
+    Structure,
     Train,
 )
 
@@ -90,6 +91,13 @@ UNUSED: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
         ("pruning.ramp_epochs", "pruning.start_rate", "pruning.ramp"),
         lambda c: not method_traits(c).follows_ramp,
         "the mask of {method} never changes",
+    ),
+    (("pruning.m",), lambda c: c.pruning.structure is not Structure.n_m, "pruning.structure is not n_m"),
+    (("pruning.block",), lambda c: c.pruning.structure is not Structure.block, "pruning.structure is not block"),
+    (
+        ("pruning.indivisible",),
+        lambda c: c.pruning.structure not in (Structure.n_m, Structure.block),
+        "pruning.structure={c.pruning.structure.name} divides every layer",
     ),
     (("model.first_layer", "model.last_layer"), lambda c: not method_traits(c).masks, "{method} has no mask"),
     (
@@ -291,6 +299,8 @@ def _slug(config: Config, what: dict[str, Any], number: Callable[[float], str] =
     if method_traits(config).prunes_by_rate(config.method):
         if config.pruning.name != "layerwise":
             words.append(config.pruning.name)
+        if config.pruning.structure is not Structure.weight:
+            words.append(config.pruning.structure.name)
         words.append(f"pr{number(config.prune_rate)}")
     # From the projection, so that seed=3 and all four streams set to 3 have one name: they are the same run.
     seeds = what["seeds"].values()

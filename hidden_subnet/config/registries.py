@@ -104,6 +104,8 @@ class MethodTraits:
     """True: only the last conv or linear layer is trained."""
     draws_in_steps: ClassVar[bool] = False
     """True: each step draws random numbers on the host, which a recorded step (train.cuda_graph) cannot."""
+    prunes_in_rounds: ClassVar[bool] = False
+    """True: it asks for masks at other rates than prune_rate too, without a ramp, which pruning.structure=n_m lacks."""
     has_controls: ClassVar[bool] = False
     """True: `python -m hidden_subnet controls` applies, since the size of its learned scores decides the mask."""
 

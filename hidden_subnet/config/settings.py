@@ -59,6 +59,8 @@ TrackerMode = Enum("TrackerMode", {"auto": "auto", "online": "online", "offline"
 OnError = Enum("OnError", {"continue": "continue", "stop": "stop"})
 Precision = Enum("Precision", {"fp32": "fp32", "bf16": "bf16"})
 Ramp = Enum("Ramp", {"cubic": "cubic", "geometric": "geometric"})
+Structure = Enum("Structure", {"weight": "weight", "n_m": "n_m", "block": "block", "channel": "channel"})
+Indivisible = Enum("Indivisible", {"refuse": "refuse", "dense": "dense"})
 Device = Enum("Device", {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"})
 
 
@@ -209,6 +211,29 @@ class Pruning:
     ramp: Ramp = setting(Ramp.cubic, id="if_changed")
     """The shape of the ramp. cubic: Zhu and Gupta 2017; geometric: each epoch keeps the same fraction of what the one
     before kept, as Gem-Miner does."""
+    structure: Structure = setting(
+        Structure.weight, id="if_changed", help="what is kept or removed together: weight, n_m, block or channel"
+    )
+    """n_m: exactly pruning.n of every pruning.m consecutive inputs. block, channel: whole blocks, or output channels,
+    by the sum of their |scores|."""
+    n: int | None = setting(
+        None,
+        id="never",
+        within=Range(1, 32, "the weights kept of every pruning.m", "null follows prune_rate"),
+    )
+    """n_m: only checked against prune_rate, which says the same and can be swept: N = M * (1 - prune_rate)."""
+    m: int = setting(
+        4,
+        id="if_changed",
+        help="n_m: consecutive inputs, of which pruning.m * (1 - prune_rate) are kept",
+        within=Range(2, 32, "the consecutive inputs of a group"),
+    )
+    block: int = setting(
+        4, id="if_changed", help="block: side of a block, in outputs and in inputs", within=Range(1, 1024)
+    )
+    indivisible: Indivisible = setting(
+        Indivisible.refuse, id="if_changed", help="dense: a layer that groups or blocks do not divide keeps all weights"
+    )
 
 
 @dataclass(kw_only=True, slots=True)

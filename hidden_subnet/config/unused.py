@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 
 from hidden_subnet.config.identity import unused
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, method_traits, model_entry
-from hidden_subnet.config.settings import Config, Train
+from hidden_subnet.config.settings import Config, Structure, Train
 
 # As identity.UNUSED, of settings that are never part of the id.
 NEVER_IN_ID: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
@@ -31,9 +31,14 @@ NEVER_IN_ID: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
     ),
     (
         ("train.mask_kernels",),
-        lambda c: not method_traits(c).prunes_by_rate(c.method) or ALLOCATIONS[c.pruning.name].make_by_kernels is None,
-        "there are kernels for pruning=layerwise only",
+        lambda c: (
+            not method_traits(c).prunes_by_rate(c.method)
+            or ALLOCATIONS[c.pruning.name].make_by_kernels is None
+            or c.pruning.structure is not Structure.weight
+        ),
+        "there are kernels for pruning=layerwise only, of single weights",
     ),
+    (("pruning.n",), lambda c: c.pruning.structure is not Structure.n_m, "pruning.structure is not n_m"),
     (
         ("checkpoint.minutes", "checkpoint.every"),
         lambda c: not method_traits(c).is_trained(),

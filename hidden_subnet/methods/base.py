@@ -27,10 +27,11 @@ from torch import Generator, Tensor, nn
 
 from hidden_subnet.config.identity import seed_of
 from hidden_subnet.config.registries import ALLOCATIONS, METHODS, MethodTraits, register_own
-from hidden_subnet.config.settings import Config, MethodSettings
+from hidden_subnet.config.settings import Config, MethodSettings, Structure
 from hidden_subnet.masks.allocation import Allocation, AllocationRequest, prune_rate_at
 from hidden_subnet.masks.layers import KeepAll, MaskedLayer, ScoreRule, masked_layers
 from hidden_subnet.masks.selection import LayerSelection, TopKSelection
+from hidden_subnet.masks.structure import StructuredAllocation
 from hidden_subnet.models.inits import fans
 from hidden_subnet.seeding import generator
 
@@ -95,6 +96,9 @@ class Method(MethodTraits):
         scores = [layer.scores for layer in layers]
         # Scores that start as copies of the weights take their place: they are trained and masked.
         weights = scores if self.score_stream is None else [layer.weight for layer in layers]
+        by_value = self.keeps_highest(self.config.method)
+        if pruning.structure is not Structure.weight:
+            return StructuredAllocation(scores, prune_rate, pruning, by_value=by_value)
         entry = ALLOCATIONS[pruning.name]
         make = entry.make_by_kernels if self.config.train.mask_kernels and entry.make_by_kernels else entry.make
         made: Allocation = make(
@@ -104,7 +108,7 @@ class Method(MethodTraits):
                 fan_ins=[fans(layer.weight)[0] if self.scores_by_fan_in else 1 for layer in layers],
                 prune_rate=prune_rate,
                 floor=pruning.floor,
-                by_value=self.keeps_highest(self.config.method),
+                by_value=by_value,
             )
         )
         return made

@@ -81,6 +81,7 @@ class GemMiner(Method):
     settings = GemMinerSettings
     trains = "scores"
     scores_by_fan_in = False
+    prunes_in_rounds = True
     has_controls = True
 
     def __init__(self, network: nn.Module, config: Config) -> None:

@@ -94,6 +94,7 @@ class Multicoat(Method):
 
     settings = MulticoatSettings
     trains = "scores"
+    prunes_in_rounds = True
     has_controls = True
 
     def _allocate(self, prune_rate: float) -> Allocation:

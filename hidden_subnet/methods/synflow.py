@@ -64,6 +64,7 @@ class Synflow(RandomTrained):
     settings = SynflowSettings
     changes_weights = True  # the scores, which only `prepare` finds
     scores_by_fan_in = False
+    prunes_in_rounds = True
 
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Score and prune the weights in method.rounds rounds."""

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.registries import model_entry
-from hidden_subnet.config.settings import Config, Model, Scale
-from hidden_subnet.models.inits import dense_layers, fill
+from hidden_subnet.config.settings import Config, Model, Scale, Structure
+from hidden_subnet.masks.structure import does_not_divide
+from hidden_subnet.models.inits import dense_layers, fill, weights_of
 
 
 def bare_network(model: Model, info: DataInfo, seed: int) -> nn.Module:
@@ -65,6 +66,9 @@ def draw_weights(network: nn.Module, config: Config, seed: int, schema: int | No
     """Draw the weights of `network`, masked or not, from `seed`, in place."""
     init = config.init
     unscaled = dense_layers(network, config.model) if init.scale is Scale.density and schema != 1 else set()
+    if init.scale is Scale.density and config.pruning.structure is not Structure.weight:
+        shapes = {path: tuple(module.get_parameter(name).shape) for path, module, name in weights_of(network)}
+        unscaled |= {path for path, shape in shapes.items() if does_not_divide(shape, config.pruning)}
     fill(network, init.name, init.mode.name, init_scale(config), seed, unscaled=unscaled)
 
 

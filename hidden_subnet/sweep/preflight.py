@@ -20,11 +20,12 @@ from hidden_subnet.config.registries import (
     method_traits,
     model_entry,
 )
-from hidden_subnet.config.settings import Config, Precision, Train
+from hidden_subnet.config.settings import Config, Precision, Structure, Train
 from hidden_subnet.data.catalog import prepare as prepare_data
 from hidden_subnet.errors import AGAIN, ConfigError, problem
 from hidden_subnet.masks.gpu.select import available
 from hidden_subnet.masks.layers import refuse_tied
+from hidden_subnet.masks.structure import left_dense
 from hidden_subnet.models.from_config import bare_network
 from hidden_subnet.models.inits import dense_layers, weights_of
 from hidden_subnet.models.pretrained_weights import load_weights
@@ -102,16 +103,27 @@ def _refuse_weights_that_do_not_fit(configs: list[Config], infos: list[DataInfo]
 
 
 def _refuse_allocations_too_small(configs: list[Config], infos: list[DataInfo]) -> None:
-    """An allocation has to leave each layer its floor, or a weight; a function of the user's own has to give rates."""
-    rates = [(config.pruning.name, config.prune_rate, config.pruning.floor) for config in configs]
+    """An allocation has to leave each layer its floor, or a weight; a function of the user's own has to give rates.
+
+    A structure has to divide the layers.
+    """
+    rates = [(repr(config.pruning), config.prune_rate) for config in configs]
     for config, info in _distinct(configs, infos, rates, [config.method.name for config in configs]):
         pruning, entry = config.pruning, ALLOCATIONS[config.pruning.name]
-        if not method_traits(config).prunes_by_rate(config.method) or not (entry.require or entry.try_shapes):
+        structured = pruning.structure is not Structure.weight
+        asks = structured or entry.require or entry.try_shapes
+        if not method_traits(config).prunes_by_rate(config.method) or not asks:
             continue
         with torch.device("meta"):
             bare = bare_network(config.model, info, 0)
         dense = dense_layers(bare, config.model)
-        masked = [module.get_parameter(name) for path, module, name in weights_of(bare) if path not in dense]
+        named = {path: module.get_parameter(name) for path, module, name in weights_of(bare) if path not in dense}
+        masked = [*named.values()]
+        if structured:
+            try:
+                left_dense({path: tuple(each.shape) for path, each in named.items()}, pruning)
+            except ValueError as error:
+                raise ConfigError(f"pruning.structure={pruning.structure.name}: {error}") from None
         try:
             if entry.require is not None:
                 entry.require([each.numel() for each in masked], config.prune_rate, pruning.floor)

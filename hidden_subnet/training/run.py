@@ -24,6 +24,7 @@ from hidden_subnet.data.interfaces import WHOLE, shard_slice, shared
 from hidden_subnet.data.loaders import Loaders
 from hidden_subnet.masks.layers import masked_layers, not_masked
 from hidden_subnet.masks.state import current_masks, kept_weights, load_trained, weights_digest
+from hidden_subnet.masks.structure import left_dense
 from hidden_subnet.models.from_config import has_stable_digest, weights_from_seed
 from hidden_subnet.seeding import derive
 from hidden_subnet.store import checkpoints, files
@@ -456,6 +457,11 @@ def _say_what_is_special(experiment: Experiment, callbacks: Callbacks, *, resume
     if experiment.pretrained and not resumed:
         callbacks.say(f"pretrained={config.pretrained}: {experiment.pretrained.summary()}")
     layers, left = masked_layers(network), not_masked(network)
+    if experiment.method.prunes_by_rate(config.method):
+        shapes = {path: tuple(layer.weight.shape) for path, layer in layers}
+        for path, why in left_dense(shapes, config.pruning).items():
+            structure = config.pruning.structure.name
+            callbacks.say(f"pruning.structure={structure} keeps all weights of {path} {shapes[path]}: {why}")
     if layers and left and not experiment.method.trains_weights():
         frozen = sum(left.values())
         shown = ", ".join(list(left)[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")

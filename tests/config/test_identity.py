@@ -183,6 +183,7 @@ OPERATIONAL: dict[str, Any] = {
     "train.profile": True,
     "train.cuda_graph": True,
     "train.mask_kernels": True,
+    "pruning.n": 2,
     "data.root": "/elsewhere",
     "data.workers": 3,
     "data.trust_names": True,
@@ -262,6 +263,7 @@ IDENTITY: dict[str, Any] = {
     "pruning.ramp_epochs": 3,
     "pruning.start_rate": 0.2,
     "pruning.ramp": "geometric",
+    "pruning.structure": "channel",
     "seed": 2,
     "seeds.weights": 2,
     "seeds.scores": 2,
@@ -269,8 +271,8 @@ IDENTITY: dict[str, Any] = {
     "seeds.split": 2,
 }
 OF_THE_METHOD = {"method.transform": "identity"}
-# Without a norm layer or a bias, as here, it changes nothing.
-WITHOUT_EFFECT = {"train.norm_decay"}
+# Without a norm layer or a bias, and without a structure, as here, they change nothing.
+WITHOUT_EFFECT = {"train.norm_decay", "pruning.m", "pruning.block", "pruning.indivisible"}
 
 
 def test_every_setting_is_known_to_make_another_run_or_not() -> None:
@@ -428,6 +430,9 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         {"pruning.ramp_epochs": 2, "pruning.start_rate": 0.1},
         {"method.name": "edge_popup"},
     ),
+    ({"pruning.structure": "block"}, {"pruning.m": 8}, {"pruning.structure": "n_m"}),
+    ({"pruning.structure": "n_m"}, {"pruning.block": 8}, {"pruning.structure": "block"}),
+    ({"pruning.structure": "channel"}, {"pruning.indivisible": "dense"}, {"pruning.structure": "block"}),
     (
         {"method.name": "last_layer"},
         {"model.first_layer": "dense", "model.last_layer": "dense"},

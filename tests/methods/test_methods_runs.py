@@ -11,7 +11,7 @@ import torch
 from helpers.runs import QUIET, assert_same_run, interrupt, small, trained
 
 import hidden_subnet
-from hidden_subnet.config.settings import Config, Init, Pruning
+from hidden_subnet.config.settings import Config, Indivisible, Init, Pruning, Structure
 from hidden_subnet.masks.allocation import prune_rate_at
 from hidden_subnet.masks.topk import kept_count
 from hidden_subnet.methods.apply import apply_method
@@ -51,6 +51,11 @@ def global_ramp(out: Path) -> Config:
     return replace(small(out), pruning=RAMP, prune_rate=0.7)
 
 
+def structured(name: str, **settings: Any) -> Pruning:
+    dense = Indivisible.dense
+    return Pruning(name="layerwise", structure=Structure[name], indivisible=dense, **settings)
+
+
 MAKE: dict[str, Callable[[Path], Config]] = {
     "sampled": sampled,
     "random_trained": lambda out: small(out, "random_trained"),
@@ -66,6 +71,8 @@ MAKE: dict[str, Callable[[Path], Config]] = {
     "magnitude": lambda out: replace(small(out, "magnitude", lr=0.03), method=MagnitudeSettings(weight_epochs=1)),
     "multicoat": lambda out: replace(small(out, "multicoat"), pruning=RAMP),
     "biprop": lambda out: replace(small(out, "biprop"), init=Init(name="kaiming_normal")),
+    "n_of_m": lambda out: replace(small(out), pruning=structured("n_m"), prune_rate=0.75),
+    "blocks": lambda out: replace(small(out, "iterand"), pruning=structured("block", block=2)),
     "signed_threshold": lambda out: replace(small(out, "signed"), method=SignedSettings(threshold=0.04)),
 }
 
@@ -130,6 +137,8 @@ def test_what_is_trained_is_saved_and_the_rest_comes_from_the_seed(undisturbed: 
         "magnitude": {"scores", "weight"},
         "multicoat": {"scores"},
         "biprop": {"scores"},
+        "n_of_m": {"scores"},
+        "blocks": {"scores", "weight"},
         "signed_threshold": {"scores"},
     }
 
