@@ -10,11 +10,31 @@ VALUES: dict[str, dict[Any, str]] = {
         "edge_popup": "edge-popup",
         "random": "random masks",
         "random_trained": "random masks, trained",
+        "sampled": "sampled",
+        "signed": "signed supermask",
+        "biprop": "biprop (MPT-1/32)",
+        "iterand": "IteRand",
+        "gem_miner": "Gem-Miner",
+        "multicoat": "multicoated supermask",
+        "snip": "SNIP",
+        "grasp": "GraSP",
+        "synflow": "SynFlow",
+        "magnitude": "magnitude pruning",
+        "dense": "dense",
         "dnw": "DNW",
         "warmup_then_prune": "warm-up, then pruned",
         "last_layer": "last layer trained",
     },
-    "model": {"fc": "FC", "conv2": "Conv2", "conv4": "Conv4", "conv6": "Conv6", "conv8": "Conv8"},
+    "model": {
+        "fc": "FC",
+        **{f"conv{layers}": f"Conv{layers}" for layers in (2, 4, 6, 8)},
+        **{f"cifar_resnet{layers}": f"ResNet-{layers} (CIFAR)" for layers in (18, 34, 50, 101, 152)},
+        **{f"resnet{layers}": f"ResNet-{layers}" for layers in (18, 20, 32, 34, 50, 56, 101, 110)},
+        **{f"wide_resnet{layers}_2": f"Wide ResNet-{layers}-2" for layers in (50, 101)},
+        "vgg_small": "VGG-small",
+        "vgg16": "VGG-16",
+        "lenet5": "LeNet-5",
+    },
     "data": {
         "digits": "Digits",
         "synthetic": "Synthetic",
@@ -22,18 +42,24 @@ VALUES: dict[str, dict[Any, str]] = {
         "fashion_mnist": "Fashion-MNIST",
         "cifar10": "CIFAR-10",
         "cifar100": "CIFAR-100",
+        "bigcifar10": "BigCIFAR-10",
         "imagenet": "ImageNet",
         "tiny_imagenet": "Tiny ImageNet",
     },
     "init": {
+        "signed_constant": "signed constant",
+        "unsigned_constant": "unsigned constant",
         "kaiming_normal": "Kaiming normal",
         "kaiming_uniform": "Kaiming uniform",
         "xavier_normal": "Xavier normal",
         "xavier_constant": "Xavier constant",
+        "standard": "torch's default",
     },
+    "pruning": {"layerwise": "layerwise", "global": "global", "erk": "ERK", "balanced": "balanced"},
+    "structure": {"weight": "single weights", "n_m": "N:M", "block": "blocks", "channel": "channels"},
     "width": {0.25: "quarter width", 0.5: "half width", 1.0: "full width", 2.0: "double width"},
 }
-"""Names that are more than the value with spaces in it; parts of users have none here."""
+"""Names of all that is ours, which a test compares with the registries; parts of users have none here."""
 PARTS = ("data", "model", "method", "init", "pruning")
 """Settings whose value says enough: "global" and not "pruning global"."""
 SETTINGS = {
@@ -43,6 +69,8 @@ SETTINGS = {
     "epochs": "training epochs",
     "fraction": "fraction of the training images",
     "batch_size": "images per step",
+    "m": "M (consecutive inputs of a group)",
+    "block": "block size (outputs and inputs)",
     "seed": "seed",
 }
 
