@@ -42,7 +42,7 @@ VALUES: dict[str, dict[Any, str]] = {
         "fashion_mnist": "Fashion-MNIST",
         "cifar10": "CIFAR-10",
         "cifar100": "CIFAR-100",
-        "bigcifar10": "BigCIFAR-10",
+        "bigcifar10": "enlarged CIFAR-10",
         "imagenet": "ImageNet",
         "tiny_imagenet": "Tiny ImageNet",
     },

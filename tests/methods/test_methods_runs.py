@@ -1,4 +1,4 @@
-"""Whole runs of the methods and allocations: resumed to the same bits, as dense as announced, and loaded back."""
+"""Whole runs of every method: resumed to the same bits, as dense as announced, loaded, exported, and controlled."""
 
 import math
 from collections.abc import Callable
@@ -9,10 +9,16 @@ from typing import Any, Literal
 import pytest
 import torch
 from helpers.runs import QUIET, assert_same_run, interrupt, small, trained
+from torch import Tensor, nn
 
 import hidden_subnet
-from hidden_subnet.config.settings import Config, Indivisible, Init, Pruning, Structure
+from hidden_subnet.analysis.controls import invert_scores, measure_untrained, shuffle_masks
+from hidden_subnet.analysis.evaluate import load_checkpoint, rebuilt
+from hidden_subnet.analysis.load import export
+from hidden_subnet.config.registries import METHODS, OWN
+from hidden_subnet.config.settings import Config, Device, Indivisible, Init, Model, Norm, Pruning, Structure
 from hidden_subnet.masks.allocation import prune_rate_at
+from hidden_subnet.masks.state import current_masks
 from hidden_subnet.masks.topk import kept_count
 from hidden_subnet.methods.apply import apply_method
 from hidden_subnet.methods.iterand import IterandSettings
@@ -26,6 +32,7 @@ from hidden_subnet.store import checkpoints, files
 from hidden_subnet.sweep.execute import execute
 from hidden_subnet.training.experiment import resolve
 
+RESNET = Model(name="resnet20", width=0.125, norm=Norm.batch)
 RAMP = Pruning(name="global", ramp_epochs=2, start_rate=0.1)
 
 
@@ -73,8 +80,16 @@ MAKE: dict[str, Callable[[Path], Config]] = {
     "biprop": lambda out: replace(small(out, "biprop"), init=Init(name="kaiming_normal")),
     "n_of_m": lambda out: replace(small(out), pruning=structured("n_m"), prune_rate=0.75),
     "blocks": lambda out: replace(small(out, "iterand"), pruning=structured("block", block=2)),
+    "dense": lambda out: small(out, "dense", lr=0.01),
+    "last_layer": lambda out: small(out, "last_layer", lr=0.03),
+    "grasp_with_batch_norm": lambda out: replace(small(out, "grasp", lr=0.03), model=RESNET),
     "signed_threshold": lambda out: replace(small(out, "signed"), method=SignedSettings(threshold=0.04)),
 }
+
+
+def test_every_trained_method_is_among_them(tmp_path: Path) -> None:
+    ours = {name for name, kind in METHODS.items() if kind.is_trained() and ("method", name) not in OWN}
+    assert {make(tmp_path).method.name for make in MAKE.values()} == ours
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +120,56 @@ def test_an_interrupted_run_has_the_same_bits(name: str, tmp_path: Path, undistu
 @pytest.mark.parametrize("name", MAKE)
 @pytest.mark.parametrize("which", ["first", "best", "last"])
 def test_load_has_the_recorded_accuracy(
-    name: str, which: Literal["first", "best", "last"], undisturbed: Callable[[str], Path]
+    name: str, which: Literal["first", "best", "last"], undisturbed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = undisturbed(name)
     result = files.read_result(folder)
     assert result is not None
-    recorded = result["untrained"]["first_mask"] if which == "first" else result[which]["test"]
+    untrained = result["untrained"]["first_mask"] or result["untrained"]["unpruned"]
+    recorded = untrained if which == "first" else result[which]["test"]
     model = hidden_subnet.load(folder, which)
     images, labels = hidden_subnet.test_images(folder)
     assert (model(images).argmax(dim=1) == labels).double().mean().item() == recorded["top1"]
     rows = files.read_rows(folder)
     epoch = 0 if which == "first" else result[which]["epoch"]
-    kept = sum(int(parameter.count_nonzero()) for parameter in model.parameters())
-    assert kept == round(rows[epoch]["density"] * result["weights"])
+    left = sum(int(parameter.count_nonzero()) for name, parameter in model.named_parameters() if "norm" not in name)
+    assert left == round(rows[epoch]["density"] * result["weights"])
+    exported = torch.load(export(folder, which, tmp_path / "subnetwork.pt"))
+    state = model.state_dict()
+    assert exported.keys() == state.keys()
+    assert all(torch.equal(value, state[key]) for key, value in exported.items())
+
+
+WITH_CONTROLS = [name for name, make in MAKE.items() if METHODS[make(Path()).method.name].has_controls]
+
+
+@pytest.mark.parametrize("name", WITH_CONTROLS)
+def test_controls_keep_as_many_other_weights_and_leave_the_network_as_it_was(
+    name: str, undisturbed: Callable[[str], Path]
+) -> None:
+    with rebuilt(undisturbed(name), Device.cpu) as (experiment, result):
+        load_checkpoint(experiment, result, "last")
+        network, method, epochs = experiment.network, experiment.method, experiment.config.train.epochs
+        before, masks = copied(network), current_masks(network)
+        for change in (shuffle_masks, invert_scores):
+            change(network, experiment.config, 0)
+            method.on_evaluation(epochs)
+            after = current_masks(network)
+            assert {path: int(mask.sum()) for path, mask in after.items()} == {
+                path: int(mask.sum()) for path, mask in masks.items()
+            }
+            assert [path for path in masks if masks[path].all() or not torch.equal(masks[path], after[path])] == [
+                *masks
+            ]
+            network.load_state_dict(before)
+            method.on_evaluation(epochs)
+        assert len(measure_untrained(experiment, 1)) == 3
+        assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+        assert all(torch.equal(mask, masks[path]) for path, mask in current_masks(network).items())
+
+
+def copied(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in network.state_dict().items()}
 
 
 def test_what_is_trained_is_saved_and_the_rest_comes_from_the_seed(undisturbed: Callable[[str], Path]) -> None:
@@ -137,6 +189,9 @@ def test_what_is_trained_is_saved_and_the_rest_comes_from_the_seed(undisturbed: 
         "magnitude": {"scores", "weight"},
         "multicoat": {"scores"},
         "biprop": {"scores"},
+        "dense": {"weight"},
+        "last_layer": {"weight"},
+        "grasp_with_batch_norm": {"scores", "weight", "bias", "running_mean", "running_var", "num_batches_tracked"},
         "n_of_m": {"scores"},
         "blocks": {"scores", "weight"},
         "signed_threshold": {"scores"},
