@@ -180,6 +180,13 @@ def make_parser() -> argparse.ArgumentParser:
     results.add_argument(
         "--style", choices=("paper", "talk", "screen"), default="paper", help="sizes in the figure (default: paper)"
     )
+    report = add(
+        "report", "write a page of a sweep, or of all runs: figure, tables, curves, failures, in one HTML file"
+    )
+    report.add_argument("name", nargs="?", metavar="sweep", help=SWEEP)
+    report.add_argument("--to", type=Path, help="file to write (default: in the folder's figures/)")
+    report.add_argument("--paths", action="store_true", help="tell folders and hosts too")
+    report.add_argument("--watch", action="store_true", help="write it again every 10 s until nothing runs any more")
     sync = add("sync", "send to W&B the runs and sweeps that it does not have completely")
     sync.add_argument("names", nargs="*", metavar="run or sweep", help="default: all in the folder")
     rm = add("rm", "delete runs and sweeps, after a question")
@@ -259,6 +266,8 @@ def call(arguments: argparse.Namespace) -> int:
                 from hidden_subnet.cli.worker import worker as command
             case "results":
                 from hidden_subnet.cli.results import results as command
+            case "report":
+                from hidden_subnet.cli.report import report as command
             case "sync":
                 from hidden_subnet.cli.sync import sync as command
             case "rm":

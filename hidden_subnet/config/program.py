@@ -24,6 +24,7 @@ COMMANDS = (
     "stop",
     "worker",
     "results",
+    "report",
     "sync",
     "rm",
     "controls",

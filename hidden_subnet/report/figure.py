@@ -44,17 +44,32 @@ def draw(
     published: accuracies that are added in grey. x: short name of a number that differs between the runs; by default
     it is chosen. Raises ConfigError for another x.
     """
+    contents = draw_as(runs, KINDS, title, published, style=style, x=x)
+    paths = [base.with_name(f"{base.name}.{kind}") for kind in contents]
+    if paths:
+        folders.make_folder(base.parent, root=base.parents[1])
+    for path, content in zip(paths, contents.values(), strict=True):
+        folders.write_atomically(path, content, root=base.parents[1])
+    return paths
+
+
+def draw_as(
+    runs: Iterable[Run],
+    kinds: Sequence[str],
+    title: str = "",
+    published: Sequence[Published] = (),
+    *,
+    style: Style = PAPER,
+    x: str | None = None,
+) -> dict[str, bytes]:
+    """Return the content of a file of each kind (KINDS); {} if no run is done. The arguments are those of `draw`."""
     done = [run for run in runs if run.state == "done"]
     lines = summarise(done)
     if not lines:
-        return []
-    folders.make_folder(base.parent, root=base.parents[1])
-    paths = [base.with_name(f"{base.name}.{kind}") for kind in KINDS]
+        return {}
     with matplotlib.rc_context(settings_of(style)):
         figure = plot(picture(lines, published, x), title_of(done, lines, title), style)
-        for path in paths:
-            folders.write_atomically(path, drawn(figure, path.suffix[1:], style.dpi), root=base.parents[1])
-    return paths
+        return {kind: drawn(figure, kind, style.dpi) for kind in kinds}
 
 
 def plot(shown: Picture, title: str, style: Style = PAPER) -> Figure:

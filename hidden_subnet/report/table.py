@@ -188,17 +188,18 @@ def table(lines: Sequence[Line]) -> Table:
         result.add_row(
             *(Text(shown(line.settings[name])) for name in settings),
             shown(line.prune_rate),
-            _fixed(line.density, 4),
-            _fixed(line.untrained, 2, 100),
-            _fixed(line.mean, 2, 100),
-            _fixed(line.std, 2, 100),
+            fixed(line.density, 4),
+            fixed(line.untrained, 2, 100),
+            fixed(line.mean, 2, 100),
+            fixed(line.std, 2, 100),
             *("-" if (value := line.metrics.get(name)) is None else f"{value:.4g}" for name in metrics),
             str(line.n),
-            _fixed(line.seconds, 1),
+            fixed(line.seconds, 1),
             Text(line.state, style="" if line.state == "done" else "bold yellow"),
         )
     return result
 
 
-def _fixed(value: float | None, digits: int, factor: float = 1) -> str:
+def fixed(value: float | None, digits: int, factor: float = 1) -> str:
+    """Return a number, times the factor, with so many digits after the point; "-" for None."""
     return "-" if value is None else f"{factor * value:.{digits}f}"

@@ -17,6 +17,7 @@ from helpers.run_folders import job
 from helpers.unanswered import unanswered
 
 from hidden_subnet.cli.main import main
+from hidden_subnet.cli.report import question_of
 from hidden_subnet.config.settings import Config
 from hidden_subnet.store import claims, files, folders, liveness, sweeps
 from hidden_subnet.store.find import find_run, find_sweep
@@ -94,7 +95,7 @@ def test_without_a_command_each_is_listed(call: Call) -> None:
     code, said, _ = call()
     assert code == 0
     lines = [line.split() for line in said.splitlines()]
-    for name in ("status", "logs", "stop", "worker", "results", "rm", "export"):
+    for name in ("status", "logs", "stop", "worker", "results", "report", "rm", "export"):
         assert any(line[:1] == [name] and len(line) > 3 for line in lines), name
 
 
@@ -112,7 +113,7 @@ def test_names_of_a_run(name: str, out: Path, monkeypatch: pytest.MonkeyPatch) -
     assert find_run(Path("runs"), name.format(whole=folder.name, digits=folder.name[-12:])) == folder
 
 
-@pytest.mark.parametrize("command", ["status", "stop", "worker", "results --sweep", "rm --yes"])
+@pytest.mark.parametrize("command", ["status", "stop", "worker", "results --sweep", "report", "rm --yes"])
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -128,6 +129,41 @@ def test_an_unknown_sweep_is_one_line(command: str, name: str, said: str, out: P
     assert error.startswith("error: no ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_report_writes_a_page(out: Path, call: Call) -> None:
+    code, said, _ = call("report", "five")
+    [page] = (out / "figures").glob("five-*.html")
+    assert (code, said) == (0, f"wrote {page.absolute()} (4 runs)\n")
+    assert "launch.py -m something" in page.read_text()
+    assert "5 runs: 2 done, 1 failed, 1 interrupted, 1 queued, 1 collapsed" in page.read_text()
+    assert call("report", "--to", "here/x.html")[:2] == (
+        0,
+        f"wrote {(out.parent / 'here/x.html').absolute()} (4 runs)\n",
+    )
+
+
+def test_report_of_nothing_is_one_line(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "runs").mkdir()
+    code, _, error = call("report")
+    assert (code, error.count("\n")) == (1, 1)
+    assert error.startswith("error: there are no runs in ")
+
+
+@pytest.mark.parametrize(
+    ("command", "question"),
+    [
+        (
+            "launch.py sweep=prune_rates seed=1",
+            "how does accuracy depend on the prune rate? edge_popup, random masks, the dense network",
+        ),
+        ("launch.py sweep=no_such", ""),
+        ("launch.py -m seed=1,2", ""),
+        ("launch.py 'sweep=", ""),
+    ],
+)
+def test_question_of_a_preset(command: str, question: str) -> None:
+    assert question_of(command) == question
 
 
 def test_an_unknown_run_is_one_line(out: Path, call: Call) -> None:

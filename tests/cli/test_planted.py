@@ -43,6 +43,8 @@ COMMANDS = {
     "logs of a queued run": ["logs", "QUEUED"],
     "stop": ["stop", "SWEEP"],
     "results": ["results"],
+    "report": ["report"],
+    "report of a sweep": ["report", "SWEEP"],
     "rm": ["rm", "--yes", "DONE"],
     "rm --failed": ["rm", "--yes", "--failed"],
     "rm --runs": ["rm", "--yes", "--runs", "SWEEP"],
