@@ -34,6 +34,7 @@ LISTED = {
     "cli/evaluate.py": ("is_file", "the checkpoint that the user names"),
     "cli/help.py": ("glob read_text", "the options in conf/"),
     "cli/launch.py": ("os.open", "the null device"),
+    "cli/report.py": ("is_file mkdir", "a preset, and the folder to which the user has the page written"),
     "cli/results.py": ("mkdir", "the folder to which the user has results written"),
     "cli/rm.py": ("is_symlink", "whether what the user typed is a link"),
     "cli/show.py": ("mkdir", "the folder to which the user has the figure drawn"),

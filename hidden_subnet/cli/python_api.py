@@ -68,7 +68,7 @@ def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Resu
     for a run that failed.
     """
     if (size := rank_in_environment()[1]) > 1:
-        raise ConfigError(f"WORLD_SIZE={size}: run starts its ranks itself, as many as train.devices={size} says")
+        raise ConfigError(f"WORLD_SIZE={size}: run starts its ranks itself; type: python my_script.py")
     config = config_of(overrides, settings, use)
     with _without_main():
         code = run_single(config)
