@@ -40,7 +40,7 @@ def main(root: Path = ROOT) -> None:
 
 def own_help(arguments: list[str]) -> str:
     """Return the part of the help on what `use=...` brings; "" without it. Exits with a line for a wrong file."""
-    use = [each for each in arguments if each.startswith("use=")]
+    use = [each for each in arguments if each.startswith(("use=", "model.target="))]
     if not use:
         return ""
     from hidden_subnet.cli.own_help import own_parts_text

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from hidden_subnet.config.own_parts import USED
-from hidden_subnet.config.registries import DATA, METHODS, MODELS
+from hidden_subnet.config.registries import DATA, METHODS, MODELS, TARGETS
 from hidden_subnet.config.settings import Data, MethodSettings, Model, default_value
 
 
@@ -27,6 +27,9 @@ def _lines(kind: str, name: str) -> Iterator[str]:
     elif kind == "method":
         settings, base = METHODS[name].settings, MethodSettings
         about = (inspect.getdoc(METHODS[name]) or "").split("\n")[0]
+    elif kind == "model.target":
+        yield f"  model=custom model.target={name}, by model.args: {name}{inspect.signature(TARGETS[name])}"
+        return
     else:
         yield {"metrics": f"  metrics=[{name}]", "plot": f"  {name}: a plot at the end of a sweep"}.get(
             kind, f"  {kind}={name}"

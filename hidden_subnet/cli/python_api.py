@@ -32,6 +32,7 @@ from hidden_subnet.store.posix import refuse_windows
 from hidden_subnet.store.read import read_run
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.grid_sweeper import expand, grids
+from hydra_plugins.hidden_subnet.own_parts import without_files
 from hydra_plugins.hidden_subnet.suggestions import all_settings, hydra_text
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Resu
 def config_of(overrides: Sequence[str], settings: Mapping[str, Any], use: str | Iterable[str] = ()) -> Config:
     """Return the checked config of the run that `run` would execute. Raises ConfigError and DataError."""
     _refuse_several(settings)
-    words, preset = with_own_preset(_words(overrides, settings))
-    with _composer(words, preset, use, RunMode.RUN) as composer:
+    words, targets = without_files(_words(overrides, settings))
+    words, preset = with_own_preset(words)
+    with _composer(words, preset, [*named(use), *targets], RunMode.RUN) as composer:
         return composer.compose(words)
 
 
@@ -98,8 +100,9 @@ def run_sweep(
     number of runs at the same time, by default one per GPU or CPU core. `use` as in `run`. Prints the table at the end.
     Raises ConfigError and DataError for what cannot be run, RuntimeError where runs failed.
     """
-    words, preset = with_own_preset(_words(overrides, settings, several=True))
-    with _composer(words, preset, use, RunMode.MULTIRUN) as composer:
+    words, targets = without_files(_words(overrides, settings, several=True))
+    words, preset = with_own_preset(words)
+    with _composer(words, preset, [*named(use), *targets], RunMode.MULTIRUN) as composer:
         default = {group: composer.master.hydra.runtime.choices[group] for group in ("method", "model")}
         jobs = expand(OverridesParser.create(), words, grids(composer.master), default)
         configs = {folder_name(config): config for config in map(composer.compose, jobs)}
@@ -167,6 +170,8 @@ def _text(value: Any, several: bool) -> str:
     if isinstance(value, list | tuple | range):
         inner = ",".join(_text(each, False) for each in value)
         return inner if several else f"[{inner}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}: {_text(each, False)}' for name, each in value.items())}}}"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return hydra_text(value) if isinstance(value, str) else str(value)
@@ -174,11 +179,11 @@ def _text(value: Any, several: bool) -> str:
 
 @contextmanager
 def _composer(
-    words: Sequence[str], preset: Mapping[str, Path], use: str | Iterable[str], mode: RunMode
+    words: Sequence[str], preset: Mapping[str, Path], used: Sequence[str], mode: RunMode
 ) -> Iterator[Composer]:
     """Give a composer of the command line; `words` may choose a preset, also one of the user's own."""
     refuse_windows()
-    import_own_parts(used := named(use))
+    import_own_parts(used)
     refuse_changed(used)
     register(ROOT / "sweeps", list(words), preset)
     first = [word for word in words if word.startswith("sweep=")]

@@ -19,6 +19,7 @@ from hidden_subnet.config.registries import (
     info_of,
     method_traits,
     model_entry,
+    network_name,
     unknown_names,
 )
 from hidden_subnet.config.settings import (
@@ -26,7 +27,6 @@ from hidden_subnet.config.settings import (
     Data,
     Device,
     Fan,
-    Library,
     Masking,
     Norm,
     Pruning,
@@ -224,8 +224,7 @@ def _not_recordable(config: Config) -> str:
     if method_traits(config).draws_in_steps:
         return f"method={config.method.name} draws the random numbers of a step from a seed of its own"
     if entry is not None and entry.draws_in_steps:
-        name = "torchvision" if config.model.library is Library.torchvision else config.model.name
-        return f"model={name} draws dropout in each step from a seed of its own"
+        return f"model={network_name(config.model)} draws dropout in each step from a seed of its own"
     return ""
 
 

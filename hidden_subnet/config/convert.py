@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from hidden_subnet.config.own_parts import USED, import_own_parts
 from hidden_subnet.config.parsing import parse_yaml
 from hidden_subnet.config.registries import DATA, METHODS, MODELS, load_parts, unknown_names
-from hidden_subnet.config.settings import Config, Data, MethodSettings, Model, default_value, setting
+from hidden_subnet.config.settings import Config, CustomModel, Data, MethodSettings, Model, default_value, setting
 from hidden_subnet.errors import ConfigError
 
 T = TypeVar("T")
@@ -47,6 +47,9 @@ def register(presets: Path, arguments: Sequence[str] = (), own: Mapping[str, Pat
         store.store(group="schema/method", name=name, node=method.settings)
     for name, entry in DATA.items():
         store.store(group="schema/data", name=name, node=entry.settings)
+    custom = OmegaConf.structured(CustomModel)
+    OmegaConf.set_struct(custom.args, False)  # so that model.args.width=64 is a setting, too
+    store.store(group="schema/model", name="custom", node=custom)
     for group, name in sorted(part for file in USED.values() for part in file.parts):
         if node := _option(group, name):
             store.store(group=group, name=name, node=node, package="_global_" if group == "method" else group)

@@ -19,6 +19,7 @@ from hidden_subnet.config.convert import as_dict, default_of, normalised
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, OPTIMIZERS, SCHEDULES, method_traits, model_entry
 from hidden_subnet.config.settings import (
     Config,
+    CustomModel,
     Library,
     Masking,
     Norm,
@@ -147,7 +148,7 @@ def _has_dense_layer(config: Config) -> bool:
 def _trains_unmasked_since_2(config: Config) -> bool:
     """Return whether schema 1 left frozen what is not masked, though the weights train: in dnw, warmup_then_prune."""
     method, model = method_traits(config), config.model
-    has_unmasked = model.norm is Norm.batch or model.library is Library.torchvision or _has_dense_layer(config)
+    has_unmasked = model.norm is Norm.batch or model.library is not Library.own or _has_dense_layer(config)
     return method.masks and method.trains_weights() and method.trains != "weights" and has_unmasked
 
 
@@ -286,8 +287,9 @@ def _number(value: float) -> str:
 
 
 def _slug(config: Config, what: dict[str, Any], number: Callable[[float], str] = _number) -> str:
-    library = "torchvision." if config.model.library is Library.torchvision else ""
-    words = [config.data.name, library + config.model.name]
+    library = f"{config.model.library.name}." if config.model.library is not Library.own else ""
+    target = f".{config.model.target}" if isinstance(config.model, CustomModel) else ""
+    words = [config.data.name, library + config.model.name + target]
     in_folders = config.data.name in DATA and DATA[config.data.name].in_folders
     if config.data.found.digest and not in_folders:  # files that are not the published ones
         words[0] += f".{config.data.found.digest[:6]}"

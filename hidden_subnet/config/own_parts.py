@@ -20,8 +20,9 @@ from pathlib import Path
 from types import ModuleType
 
 from hidden_subnet.config.program import LAUNCH
-from hidden_subnet.config.registries import OWN, REGISTRIES, chosen_parts, load_parts, nearest
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.registries import OWN, REGISTRIES, TARGETS, chosen_parts, load_parts, nearest, register
+from hidden_subnet.config.settings import Config, CustomModel, Model
+from hidden_subnet.config.signature import with_defaults
 from hidden_subnet.config.source_digest import source_digest, source_files
 from hidden_subnet.errors import AGAIN, ConfigError
 
@@ -44,6 +45,8 @@ class OwnFile:
     """Digest of their code when they were imported."""
     parts: frozenset[tuple[str, str]]
     """The parts that it has registered, as ("model", "my_net")."""
+    target: str = ""
+    """The class or function that was named with it, as in my_nets.py:Net, and needs no decorator."""
 
     @property
     def name(self) -> str:
@@ -56,9 +59,22 @@ USED: dict[str, OwnFile] = {}
 
 
 def named(use: str | Iterable[str]) -> list[str]:
-    """Return absolute paths for files (my_parts.py, folder/x.py), and names of modules (my_package.parts) as given."""
-    names = [use] if isinstance(use, str) else use
-    return [str(Path(name).expanduser().absolute()) if _is_file(name) or os.sep in name else name for name in names]
+    """Return absolute paths for files (my_parts.py, folder/x.py), and names of modules (my_package.parts) as given.
+
+    Either may end in a class or function of it that makes a network, as my_nets.py:Net.
+    """
+    found = []
+    for each in [use] if isinstance(use, str) else use:
+        name, target = split_target(each)
+        path = str(Path(name).expanduser().absolute()) if _is_file(name) or os.sep in name else name
+        found.append(f"{path}:{target}" if target else path)
+    return found
+
+
+def split_target(name: str) -> tuple[str, str]:
+    """Return ("my_nets.py", "Net") for my_nets.py:Net; an empty text where no class is named."""
+    file, _, target = name.rpartition(":")
+    return (file, target) if file and target.isidentifier() else (name, "")
 
 
 def import_own_parts(use: str | Iterable[str]) -> None:
@@ -88,19 +104,23 @@ def refuse_changed(use: Iterable[str]) -> None:
             )
 
 
-def _imported(name: str) -> OwnFile:
+def _imported(named_so: str) -> OwnFile:
     before = _registered()
+    name, target = split_target(named_so)
+    typed = f"model.target={named_so}" if target else f"use={name}"
     try:
-        file, root = _located(name)
+        file, root = _located(name, typed)
         known = sys.modules.get(file.stem if _is_file(name) else name)
         files = source_files(file, root)
         digest = source_digest(file, files, root)
         module = known or _executed(name, file)
+        if target:
+            _register_target(module, target, typed)
     except (Exception, SystemExit) as error:
         _forget(before)
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"use={name}: {_refusal(error, name)}") from error
+        raise ConfigError(f"{typed}: {_refusal(error, name)}") from error
     # A script or notebook may have imported the file before, and another file of `use`.
     parts = frozenset((_registered() - before) | {part for part in OWN if _defined_in(part) in files})
     if not parts:
@@ -108,7 +128,20 @@ def _imported(name: str) -> OwnFile:
             f"use={name}: registers nothing; decorate what it defines, as in: @hidden_subnet.register_model('my_net')"
         )
     texts = {path: path.read_text(errors="replace") for path in files}
-    return OwnFile(module, file, _is_file(name), texts, root, digest, parts)
+    return OwnFile(module, file, _is_file(name), texts, root, digest, parts, target)
+
+
+def _register_target(module: ModuleType, target: str, typed: str) -> None:
+    """Register what `module` has under the name. Raises ConfigError where it has nothing such."""
+    own = {name: each for name, each in vars(module).items() if callable(each) and not name.startswith("_")}
+    if target not in own:
+        defined = [name for name, each in own.items() if each.__module__ == module.__name__]
+        near = nearest(target, defined)
+        there = f"it has {', '.join(defined[:8])}" if defined else "it defines no class or function"
+        example = f"; did you mean: {typed.removesuffix(target)}{near}" if near else ""
+        raise ConfigError(f"{typed}: there is no {target} in the file; {there}{example}")
+    register(TARGETS, target)(own[target])
+    OWN["model.target", target] = module.__name__
 
 
 def _defined_in(part: tuple[str, str]) -> Path | None:
@@ -121,12 +154,19 @@ def _is_file(name: str) -> bool:
     return name.endswith(".py")
 
 
-def _located(name: str) -> tuple[Path, Path]:
-    """Return the file, and the folder from which it and its neighbours are imported. Raises ConfigError."""
+def _located(name: str, typed: str) -> tuple[Path, Path]:
+    """Return the file, and the folder from which it and its neighbours are imported.
+
+    Raises ConfigError, with what was `typed`, use=<name> or model.target=<name>:<class>.
+    """
+
+    def instead(other: str) -> str:
+        return typed.replace(name, other)
+
     if not _is_file(name):
         if os.sep in name:
             raise ConfigError(
-                f"use={name}: is no Python file; name a .py file, or a module, as in: use=my_package.parts"
+                f"{typed}: is no Python file; name a .py file, or a module, as in: {instead('my_package.parts')}"
             )
         _look_in(Path.cwd())
         try:
@@ -134,8 +174,9 @@ def _located(name: str) -> tuple[Path, Path]:
         except (ImportError, ValueError):
             spec = None
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-            near = f"; did you mean: use={name}.py" if Path(f"{name}.py").is_file() else ""
-            raise ConfigError(f"use={name}: there is no such module{near or '; a file ends in .py, as in: use=x.py'}")
+            near = f"did you mean: {instead(f'{name}.py')}" if Path(f"{name}.py").is_file() else ""
+            advice = near or f"a file ends in .py, as in: {instead('x.py')}"
+            raise ConfigError(f"{typed}: there is no such module; {advice}")
         file = Path(spec.origin)
         return file, file.parents[name.count(".") + (file.name == "__init__.py")]
     file = Path(name)
@@ -143,17 +184,16 @@ def _located(name: str) -> tuple[Path, Path]:
         found = sorted(path.name for path in file.parent.glob("*.py"))[:5] if file.parent.is_dir() else []
         there = f"its folder has {', '.join(found)}" if found else f"{file.parent} has no Python file"
         example = file.with_name(nearest(file.stem, [each.removesuffix(".py") for each in found]) or "my_parts")
-        named_so = shlex.quote(f"use={example}.py")
-        raise ConfigError(f"use={name}: there is no such file; {there}, as in: {named_so}")
+        raise ConfigError(f"{typed}: there is no such file; {there}, as in: {shlex.quote(instead(f'{example}.py'))}")
     if not file.stem.isidentifier():
         rename = shlex.join(["mv", name, str(file.with_name(f"my_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}.py"))])
-        raise ConfigError(f"use={name}: the name of the file is no name of a module; rename it, type: {rename}")
-    _require_free(file)
+        raise ConfigError(f"{typed}: the name of the file is no name of a module; rename it, type: {rename}")
+    _require_free(file, typed)
     _look_in(file.parent)
     return file, file.parent
 
 
-def _require_free(file: Path) -> None:
+def _require_free(file: Path, typed: str) -> None:
     """Raise ConfigError where another module has the name of the file, since one would be taken for the other."""
     loaded = sys.modules.get(file.stem)
     if loaded is not None:
@@ -164,7 +204,7 @@ def _require_free(file: Path) -> None:
     if Path(origin).absolute() != file:
         rename = shlex.join(["mv", str(file), str(file.with_name(f"my_{file.name}"))])
         raise ConfigError(
-            f"use={file}: a module named {file.stem} exists already ({origin}); rename the file, type: {rename}"
+            f"{typed}: a module named {file.stem} exists already ({origin}); rename the file, type: {rename}"
         )
 
 
@@ -279,9 +319,16 @@ def with_own_code(config: Config) -> Config:
             raise ConfigError(
                 f"use={name}: only the command line names files to import, not a file of settings; type: use={name}"
             )
-    digests = sorted(each.digest for each in own_files(config))
+    digests = sorted({each.digest for each in own_files(config)})
     code = "-".join(digests) or None
-    return replace(config, code=code, code_digest=code)
+    return replace(config, code=code, code_digest=code, model=_with_defaults(config.model))
+
+
+def _with_defaults(model: Model) -> Model:
+    """Return the settings of a custom network with the defaults of its arguments: giving them is no other run."""
+    if not isinstance(model, CustomModel) or model.target not in TARGETS:
+        return model
+    return replace(model, args=with_defaults(TARGETS[model.target], model.args))
 
 
 def missing_parts(config: Config) -> list[str]:

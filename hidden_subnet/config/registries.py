@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from hidden_subnet.config.data_info import DataInfo
-from hidden_subnet.config.settings import MISSING, Config, Data, Library, MethodSettings, Model, Train
+from hidden_subnet.config.settings import MISSING, Config, CustomModel, Data, Library, MethodSettings, Model, Train
 from hidden_subnet.signals import interrupt_held
 
 T = TypeVar("T")
@@ -301,6 +301,8 @@ SCHEDULES: dict[str, ScheduleEntry] = {}
 METRICS: dict[str, MetricEntry] = {}
 PLOTS: dict[str, Callable[[Any, Any], None]] = {}
 """Plots of the user's own: (results as a DataFrame, matplotlib axes). All are drawn, none is chosen."""
+TARGETS: dict[str, Callable[..., Any]] = {}
+"""Classes and functions of the user's own that make a network, for model=custom."""
 TRACKERS: dict[str, Any] = {}
 """Values are hidden_subnet.trackers.TrackerEntry."""
 
@@ -314,10 +316,11 @@ REGISTRIES: dict[str, dict[str, Any]] = {
     "train.schedule": SCHEDULES,
     "model": MODELS,
     "metrics": METRICS,
+    "model.target": TARGETS,
     "plot": PLOTS,
 }
 """The registries of what a config chooses, by what is typed to choose: method=edge_popup. A run has one of each, but
-any number of metrics; plots are of a whole sweep."""
+any number of metrics, and a target with model=custom only; plots are of a whole sweep."""
 
 
 def chosen_parts(config: Config) -> list[tuple[str, str]]:
@@ -329,9 +332,10 @@ def chosen_parts(config: Config) -> list[tuple[str, str]]:
         config.pruning.name,
         config.train.optimizer,
         config.train.schedule,
-        "torchvision" if config.model.library is Library.torchvision else config.model.name,
+        network_name(config.model),
     ]
-    return [*zip(REGISTRIES, chosen, strict=False), *(("metrics", name) for name in config.metrics)]
+    targets = [("model.target", config.model.target)] if isinstance(config.model, CustomModel) else []
+    return [*zip(REGISTRIES, chosen, strict=False), *targets, *(("metrics", name) for name in config.metrics)]
 
 
 class UnknownMethod(MethodTraits):
@@ -346,9 +350,14 @@ def method_traits(config: Config) -> type[MethodTraits]:
     return METHODS.get(config.method.name, UnknownMethod)
 
 
+def network_name(model: Model) -> str:
+    """Return what is typed to choose the network: one name for all networks of another library."""
+    return model.name if model.library is Library.own else model.library.name
+
+
 def model_entry(model: Model) -> ModelEntry | None:
-    """Return the entry of the network, one for all networks of torchvision; None for an unknown name."""
-    return MODELS.get("torchvision" if model.library is Library.torchvision else model.name)
+    """Return the entry of the network, one for all networks of another library; None for an unknown name."""
+    return MODELS.get(network_name(model))
 
 
 def info_of(data: Any) -> DataInfo:
@@ -370,6 +379,9 @@ def unknown_names(config: Config) -> Iterator[str]:
         if typed == "metrics":
             if name not in known:
                 yield _unknown_metric(name)
+        elif typed == "model.target":
+            if name not in known:
+                yield _unknown_target(name)
         elif typed != "model" and name != MISSING and name not in known:
             kind = typed.rpartition(".")[2]
             setting = typed if "." in typed else f"{typed}.name"
@@ -377,7 +389,7 @@ def unknown_names(config: Config) -> Iterator[str]:
             advice = f"did you mean: {typed}={near}" if near else f"as in: {typed}={next(iter(known), MISSING)}"
             yield f"{setting}={name}: there is no such {kind} ({', '.join(known)}); {advice}"
     if config.model.name != MISSING and model_entry(config.model) is None:
-        own = [each for each in MODELS if each != "torchvision"]
+        own = [each for each in MODELS if each not in Library.__members__]
         near = nearest(config.model.name, own) or f"torchvision model.name={config.model.name}"
         yield (
             f"model.name={config.model.name}: there is no such network ({', '.join(own)}; and torchvision's); "
@@ -390,6 +402,20 @@ def _unknown_metric(name: str) -> str:
     advice = f"did you mean: 'metrics=[{near}]'" if near else "as in: use=my_parts.py 'metrics=[my_metric]'"
     known = ", ".join(METRICS) or "a file of yours registers them"
     return f"metrics=[{name}]: there is no such metric ({known}); {advice}"
+
+
+def _unknown_target(name: str) -> str:
+    start = f"model.target={name}"
+    if ":" in name:
+        return f"{start}: only the command line names files to import, not a file of settings; type: {start}"
+    if name.endswith(".py"):
+        return f"{start}: names no class of the file; as in: {start}:Net"
+    if "." in name:
+        return f"{start}: a class stands behind a colon; type: {':'.join(start.rsplit('.', 1))}"
+    if near := nearest(name, TARGETS):
+        return f"{start}: is no class of a file that is named ({', '.join(TARGETS)}); type: model.target={near}"
+    rule = "is no class of a file that is named" if name else "name the class too"
+    return f"{start if name else 'model=custom'}: {rule}; as in: model.target=my_nets.py:{name or 'Net'}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

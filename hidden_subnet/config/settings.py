@@ -50,7 +50,7 @@ def default_value(field: "Field[Any]") -> Any:
 
 # Closed choices; what can be extended (models, data, ...) is a name that a registry checks. The values are equal to the
 # names, since OmegaConf accepts the value of an enum too: with numbers as values, train.precision=1 would pass.
-Library = Enum("Library", {"own": "own", "torchvision": "torchvision"})
+Library = Enum("Library", {"own": "own", "torchvision": "torchvision", "timm": "timm"})
 Norm = Enum("Norm", {"batch_fixed": "batch_fixed", "batch": "batch"})
 Masking = Enum("Masking", {"masked": "masked", "dense": "dense"})
 Fan = Enum("Fan", {"fan_in": "fan_in", "fan_out": "fan_out"})
@@ -69,9 +69,9 @@ class Model:
     """The network."""
 
     name: str = setting(id="always")
-    """A name of registries.MODELS, or with library=torchvision a classification network of torchvision.models."""
+    """A name of registries.MODELS, or that of a network in another `library`."""
     library: Library = setting(Library.own, id="if_changed")
-    """Set by model=torchvision."""
+    """Set by model=torchvision and model=timm."""
     width: float = setting(
         1.0, id="always", help="multiplies the channels of every hidden layer", within=Range(0, 100, above=True)
     )
@@ -95,6 +95,18 @@ class Model:
     )
     """In a network of L layers without biases and norm layers, the temperature c^-L has the same effect as weights
     that are c times as large in every layer: a control for init.scale."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CustomModel(Model):
+    """A network that no decorator has registered (hidden_subnet/models/custom.py)."""
+
+    name: str = setting("custom", id="always")
+    target: str = setting("", id="always")
+    """A class or function of a file that `use` names with it, as use=my_nets.py:Net; model.target=my_nets.py:Net on the
+    command line does both."""
+    args: dict[str, Any] = setting(id="always", factory=dict)
+    """The arguments with which it is called."""
 
 
 @dataclass(kw_only=True, slots=True)

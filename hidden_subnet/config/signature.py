@@ -7,10 +7,18 @@ from enum import Enum
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.settings import MISSING, setting
 
 KINDS = (bool, int, float, str)
 """Types that a setting may have; also with None, and lists of them. Literal["a", "b"] is a closed choice."""
+
+FROM_DATA: dict[str, Callable[[DataInfo], Any]] = {
+    **dict.fromkeys(("classes", "num_classes", "n_classes"), lambda info: info.classes),
+    **dict.fromkeys(("in_channels", "in_chans"), lambda info: info.shape[0]),
+    **dict.fromkeys(("shape", "input_shape"), lambda info: info.shape),
+}
+"""The arguments of a network that get their values from the images where the user gives none."""
 
 Base = TypeVar("Base")
 
@@ -108,6 +116,28 @@ def arguments_in(settings: Any, names: Collection[str]) -> dict[str, Any]:
 def arguments_of(part: Callable[..., Any], first: tuple[str, ...]) -> list[str]:
     """Return the names of the arguments of `part` after those of `first`."""
     return [*inspect.signature(part).parameters][len(first) :]
+
+
+def with_defaults(part: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments `given`, floats with 12 digits as in all settings, after the plain defaults of `part`.
+
+    Without those that are taken from the images.
+    """
+    try:
+        parameters = inspect.signature(part).parameters.values()
+    except ValueError:  # of a class written in C
+        parameters = {}.values()
+    defaults = {each.name: each.default for each in parameters if each.name not in FROM_DATA}
+    plain = {name: value for name, value in defaults.items() if value is None or isinstance(value, KINDS)}
+    whole = {name for name, value in given.items() if type(value) is int and type(defaults.get(name)) is float}
+    typed = {name: float(value) if name in whole else value for name, value in given.items()}
+    # A default of more digits stays with the function, which gets what stands here.
+    short = {name: value for name, value in plain.items() if _short(value) == value}
+    return {**short, **{name: _short(value) for name, value in typed.items()}}
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -15,15 +15,17 @@ MARKS = {tokenize.NEWLINE: "\n", tokenize.INDENT: "{", tokenize.DEDENT: "}"}
 def source_files(file: Path, root: Path) -> list[Path]:
     """Return `file` and the files that it imports, directly or through others, from the folder `root`, sorted.
 
+    Of an installed package those of the package alone, since all others, torch too, are beside it.
     Imports within functions count too; what is imported by a computed name is not found. Raises SyntaxError for a file
     that is not Python, OSError for one that cannot be read.
     """
     found: set[Path] = set()
+    own = root / file.relative_to(root).parts[0] if root.name in ("site-packages", "dist-packages") else root
     packages = [folder / "__init__.py" for folder in file.parents if root in folder.parents]
     waiting = [file, *(path for path in packages if path.is_file())]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found and (path == own or own in path.parents):
             found.add(path)
             waiting += _imports(path, root)
     return sorted(found)

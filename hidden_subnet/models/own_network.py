@@ -64,7 +64,7 @@ def _entry(name: str, builder: Callable[..., nn.Module], settings: type[Model]) 
             yield f"model.norm={config.model.norm.name}: is for our own residual networks; omit it with model={name}"
 
     def probe(model: Model, info: DataInfo, last_batch: int) -> nn.Module:
-        return _probed(name, lambda: build(model, info, 0), info, last_batch)
+        return probed(f"model={name}", lambda: build(model, info, 0), info, last_batch)
 
     return ModelEntry(
         build,
@@ -79,20 +79,22 @@ def _entry(name: str, builder: Callable[..., nn.Module], settings: type[Model]) 
     )
 
 
-def _probed(name: str, build: Callable[[], nn.Module], info: DataInfo, last_batch: int) -> nn.Module:
+def probed(
+    start: str, build: Callable[[], nn.Module], info: DataInfo, last_batch: int, advice: str = MEND
+) -> nn.Module:
     """Return the network on the meta device, after a forward pass in training and one in evaluation mode.
 
-    Raises ValueError, in one line, for what is no network for these images.
+    start: what is typed to choose it. advice: what to do where it fails. Raises ValueError, in one line, for what is no
+    network for these images.
     """
     shape = "x".join(map(str, info.shape))
-    start = f"model={name}"
     try:
         network, another = build(), build()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise ValueError(f"{start}: cannot be built for images of {shape}: {said(error)}; {MEND}") from error
+        raise ValueError(f"{start}: cannot be built for images of {shape}: {said(error)}; {advice}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"{start}: the builder returns {type(network).__name__}, and must return a torch.nn.Module; {MEND}"
+            f"{start}: the builder returns {type(network).__name__}, and must return a torch.nn.Module; {advice}"
         )
     kept = {id(each) for each in network.parameters()}
     if shared := [name for name, value in another.named_parameters() if id(value) in kept]:
@@ -101,7 +103,7 @@ def _probed(name: str, build: Callable[[], nn.Module], info: DataInfo, last_batc
             "what another one trained; make the layers in the builder, and give the command again"
         )
     if not [*weights_of(network)]:
-        raise ValueError(f"{start}: has no conv or linear layer, whose weights could be masked; {MEND}")
+        raise ValueError(f"{start}: has no conv or linear layer, whose weights could be masked; {advice}")
     if any(nn.parameter.is_lazy(each) for each in network.parameters()):
         raise ValueError(
             f"{start}: has lazy layers, whose weights have no shape yet; give their sizes, as in: nn.Linear(64, 10)"
@@ -115,11 +117,11 @@ def _probed(name: str, build: Callable[[], nn.Module], info: DataInfo, last_batc
             if "meta" in str(error)
             else ""
         )
-        raise ValueError(f"{start}: does not take images of {shape}: {said(error)}{hint}; {MEND}") from error
+        raise ValueError(f"{start}: does not take images of {shape}: {said(error)}{hint}; {advice}") from error
     if not isinstance(logits, Tensor) or logits.shape != (2, info.classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"{start}: must map 2 images to logits of shape (2, {info.classes}), and gives {found}; {MEND}"
+            f"{start}: must map 2 images to logits of shape (2, {info.classes}), and gives {found}; {advice}"
         )
     return network
 

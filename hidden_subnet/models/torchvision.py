@@ -4,7 +4,7 @@ torchvision is imported on use, since importing it takes as long as importing to
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -102,23 +102,31 @@ def _build(model: Model, info: DataInfo, seed: int) -> nn.Module:
     return build(model.name, info.shape, info.classes, derive(seed, "weights", "torchvision"))
 
 
-def _problems(config: Config, info: DataInfo) -> Iterator[str]:
-    """Yield the broken rules that need no network; `probe` tries the others before the first run."""
-    model = config.model
-    if not model.name:
-        words = ("model=torchvision", "model.name=resnet18")
-        yield problem("model=torchvision", "name the network too", *words, lead="as in")
-    if model.width != 1:
-        yield problem(f"model.width={model.width:g}", "the width of torchvision's networks is fixed", "model.width=1")
-    if model.norm is not Norm.batch_fixed:
-        rule = "the norm layers of torchvision's networks are fixed"
-        yield problem(f"model.norm={model.norm.name}", rule, "model.norm=batch_fixed")
+def fixed_network(library: str) -> Callable[[Config, DataInfo], Iterator[str]]:
+    """Return the function that yields the broken rules of a library's networks which need no network.
+
+    Their probe tries the others before the first run.
+    """
+
+    def problems(config: Config, info: DataInfo) -> Iterator[str]:
+        model = config.model
+        if not model.name:
+            words = (f"model={library}", "model.name=resnet18")
+            yield problem(f"model={library}", "name the network too", *words, lead="as in")
+        if model.width != 1:
+            rule = f"the width of {library}'s networks is fixed"
+            yield problem(f"model.width={model.width:g}", rule, "model.width=1")
+        if model.norm is not Norm.batch_fixed:
+            rule = f"the norm layers of {library}'s networks are fixed"
+            yield problem(f"model.norm={model.norm.name}", rule, "model.norm=batch_fixed")
+
+    return problems
 
 
 register(MODELS, "torchvision")(
     ModelEntry(
         _build,
-        _problems,
+        fixed_network("torchvision"),
         weights=lambda model, info: None,
         has_norm=True,
         has_width=False,

@@ -53,7 +53,7 @@ def changed_lines(configs: Iterable[Config]) -> list[str]:
     names = _names(own[0].out) if own else []
     for config in own:
         if _result(files.folder_of(config)) is None and _former_codes(config, names):
-            runs[" and ".join(sorted(each.name for each in own_files(config)))] += 1
+            runs[" and ".join(sorted({each.name for each in own_files(config)}))] += 1
     return [
         f"{name} changed since {count} of these runs {'was' if count == 1 else 'were'} finished: other code is another "
         "run; code_digest=ignore takes the finished ones"

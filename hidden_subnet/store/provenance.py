@@ -13,7 +13,7 @@ from hidden_subnet.config.program import TYPED
 from hidden_subnet.store.liveness import Holder
 from hidden_subnet.store.redact import redacted
 
-PACKAGES = ("hidden_subnet", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "submitit", "wandb")
+PACKAGES = ("hidden_subnet", "torch", "torchvision", "timm", "numpy", "hydra-core", "omegaconf", "submitit", "wandb")
 OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 """Variables by which git takes another repository than the one that it is in; git sets them for its hooks."""
 DIFF_BYTES = 200_000

@@ -129,8 +129,7 @@ class Array:
         command = [sys.executable, "-u", "-m", "hidden_subnet", "worker", str(sweep.folder)]
         command += ["--jobs-per-gpu", str(self.jobs_per_gpu or "auto")]
         command += ["--requeues", str(self.requeues), "--tasks", str(count)]
-        for number, (name, own) in enumerate(USED.items()):  # as they were imported here; later edits do not matter
-            command += ["--use", str(_own(code, number) / own.file.relative_to(own.root)) if own.is_file else name]
+        command += copies_to_use(code)
         try:
             with slurm.refusals_of_sbatch("the workers"):
                 executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
@@ -297,6 +296,17 @@ def folder_elsewhere(sweep: Path, chosen: Path | None = None) -> Path:
 def _own(code: Path, number: int) -> Path:
     """Return the folder, in a copy of the code, of one of the user's own files and its neighbours."""
     return code / "own" / str(number)
+
+
+def copies_to_use(code: Path) -> list[str]:
+    """Return the options by which a worker imports the user's own files as they were here, from a copy of the code."""
+    files = [each.file for each in USED.values()]
+    words: list[str] = []
+    for name, own in USED.items():
+        # A file that is named with two of its classes has two copies, and is one module.
+        copy = _own(code, files.index(own.file)) / own.file.relative_to(own.root)
+        words += ["--use", (f"{copy}:{own.target}" if own.target else str(copy)) if own.is_file else name]
+    return words
 
 
 def snapshot(place: Path, own: Iterable[OwnFile] = ()) -> Path:

@@ -20,10 +20,10 @@ def refuse_names(arguments: Iterable[str]) -> None:
 
     data.name=cifar10 would omit the crop and flip of conf/data/cifar10.yaml, model=[conv2,conv4] would be conv4 with
     what it does not set from conv2, and ~tracker would select the default tracker. model.name is allowed with
-    model=torchvision, which a preset may have chosen.
+    model=torchvision or timm, which a preset may have chosen.
     """
     arguments = list(arguments)
-    names_model = any(argument.startswith(("model=torchvision", "sweep=")) for argument in arguments)
+    names_model = any(argument.startswith(("model=torchvision", "model=timm", "sweep=")) for argument in arguments)
     for argument in arguments:
         if argument.startswith("~") and not argument.startswith("~hydra"):
             load_parts()

@@ -24,13 +24,15 @@ Compose = Callable[..., Config]
 ROOT = Path(__file__).parents[2]
 GROUPS = ["model", "init", "data", "method", "pruning", "train", "tracker"]
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+OPTIONS.remove(("model", "custom"))  # tests/models/test_custom.py
+LIBRARIES = {"torchvision": "vit_b_16", "timm": "resnet18"}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_converts(compose: Compose, tmp_path: Path, group: str, option: str) -> None:
     # The default data's 8x8 pixels cannot be halved as often as some networks do.
     # dnw keeps the largest magnitudes, and the default init gives all weights of a layer the same.
-    named = ["model.name=vit_b_16"] if (group, option) == ("model", "torchvision") else []
+    named = [f"model.name={LIBRARIES[option]}"] if group == "model" and option in LIBRARIES else []
     needed = {"dnw": ["init=kaiming_normal"]}.get(option, ["data=cifar10"] if group == "model" else [])
     if (group, option) == ("data", "torchvision"):
         needed = ["data.dataset=KMNIST", f"data.root={save_kmnist(tmp_path)}"]
@@ -41,7 +43,7 @@ def test_every_option_composes_and_converts(compose: Compose, tmp_path: Path, gr
     config = compose(f"{group}={option}", *named, *needed)
     assert type(config) is Config
     if group not in ("train", "tracker"):
-        assert as_dict(config)[group]["name"] == ("vit_b_16" if named else option)
+        assert as_dict(config)[group]["name"] == (LIBRARIES[option] if named else option)
     assert folder_name(config)
 
 

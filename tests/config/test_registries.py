@@ -136,7 +136,7 @@ def test_the_config_of_these_tests_is_well() -> None:
 @pytest.mark.parametrize(
     ("config", "begin", "near", "known"),
     [
-        (named(model=Model(name="conv22")), "model.name=conv22: ", "conv2", MODELS.keys() - {"torchvision"}),
+        (named(model=Model(name="conv22")), "model.name=conv22: ", "conv2", MODELS.keys() - {"torchvision", "timm"}),
         (named(init=Init(name="standart")), "init.name=standart: ", "standard", INITS),
         (named(data=Data(name="mnsit")), "data.name=mnsit: ", "mnist", DATA),
         (named(pruning=Pruning(name="layerwize")), "pruning.name=layerwize: ", "layerwise", ALLOCATIONS),

@@ -30,7 +30,7 @@ NAMES_AND_TYPES: list[tuple[str, list[str]]] = [
     ("prune_rate=abc", ["prune_rate", "abc"]),
     ("prune_rate=null", ["prune_rate", "null"]),
     ("prune_rate=0.1,0.5", ["prune_rate=0.1,0.5", "add -m"]),
-    ("model=conv3", ["model=conv3", "conv2, conv4, conv6, conv8, fc"]),
+    ("model=conv3", ["model=conv3", "conv2, conv4, conv6, conv8, custom, fc"]),
     ("model=torchvision", ["model=torchvision", "model.name=resnet18"]),
     ("init=signed", ["init=signed", "did you mean: init=signed_constant", "standard"]),
     ("method=edgepopup", ["method=edgepopup", "did you mean: method=edge_popup", "dense, dnw, edge_popup"]),
