@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from hidden_subnet.config import layer_rates
 from hidden_subnet.config.convert import as_dict
 from hidden_subnet.config.data_info import DataInfo, held_out, trained_on
 from hidden_subnet.config.ranges import Bounded, out_of_range, ranges_in
@@ -64,7 +65,7 @@ def problems(config: Config) -> Iterator[str]:
             f"method={name}",
         )
         return
-    wrong = list(out_of_range(as_dict(config), ranges_of(config)))
+    wrong = [*out_of_range(as_dict(config), ranges_of(config)), *layer_rates.problems(config)]
     yield from wrong
     if wrong:
         return  # the other rules compute with these numbers
@@ -99,6 +100,8 @@ def _init(config: Config) -> Iterator[str]:
     if not method.prunes_by_rate(config.method):
         why = "has no prune rate" if method.masks else "removes no weights"
         yield problem(typed, f"method={config.method.name} {why}, so there is nothing to scale by", none)
+    elif scale is Scale.reference and config.pruning.rates:
+        yield problem(typed, "is that of the authors' code, where all layers have one rate", "init.scale=density")
     elif scale is Scale.reference and config.prune_rate == 0:
         yield problem(typed, f"divides by sqrt(prune_rate), which is 0 for prune_rate={config.prune_rate:g}", none)
 
@@ -116,10 +119,10 @@ def _ramp(config: Config) -> Iterator[str]:
             f"train.epochs={ends + 1}",
             lead="as in",
         )
-    if pruning.start_rate > config.prune_rate:
+    if pruning.start_rate > layer_rates.final_rate(config):
         yield problem(
             f"pruning.start_rate={pruning.start_rate:g}",
-            f"must be at most prune_rate={config.prune_rate:g}, to which the ramp rises",
+            f"must be at most prune_rate={layer_rates.final_rate(config):g}, to which the ramp rises",
             "pruning.start_rate=0",
             lead="as in",
         )

@@ -18,6 +18,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from hidden_subnet.config.layer_rates import plain_rates
 from hidden_subnet.config.own_parts import USED, import_own_parts
 from hidden_subnet.config.parsing import parse_yaml
 from hidden_subnet.config.registries import DATA, METHODS, MODELS, load_parts, unknown_names
@@ -42,7 +43,9 @@ def register(presets: Path, arguments: Sequence[str] = (), own: Mapping[str, Pat
     # Hydra copies its repository, and this store with all our presets, each time that it composes a config. Nothing
     # writes to the copies, and Hydra copies again what it loads from the store.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
-    store.store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.pruning.rates, False)  # any name of a layer is a key
+    store.store(name="schema", node=schema)
     for name, method in METHODS.items():
         store.store(group="schema/method", name=name, node=method.settings)
     for name, entry in DATA.items():
@@ -132,7 +135,10 @@ def normalised(config: Config) -> Config:
     Hydra's range(0.1,1.0,0.1) yields 0.30000000000000004 for 0.3; also 1 becomes 1.0, and -0.0 becomes 0.0.
     """
     rounded: Config = _rounded(config)
-    return replace(rounded, out=os.path.expanduser(config.out), metrics=sorted(set(config.metrics)))
+    pruning = rounded.pruning
+    if pruning.rates:
+        pruning = replace(pruning, rates=plain_rates(pruning.rates))
+    return replace(rounded, pruning=pruning, out=os.path.expanduser(config.out), metrics=sorted(set(config.metrics)))
 
 
 def _rounded(settings: Any) -> Any:

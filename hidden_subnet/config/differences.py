@@ -34,8 +34,16 @@ def _classes(flats: Sequence[dict[str, Any]], paths: Sequence[str]) -> int:
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return short names, as model for model.name and lr for train.lr; equal ones stay at their full names."""
-    short = {path: path.removesuffix(".name").rpartition(".")[2] for path in paths}
+    """Return short names, as model for model.name and lr for train.lr; equal ones stay at their full names.
+
+    A rate of a layer stays rates.<layer>, whose own name has dots too.
+    """
+    short = {
+        path: path.removeprefix("pruning.")
+        if path.startswith("pruning.rates.")
+        else path.removesuffix(".name").rpartition(".")[2]
+        for path in paths
+    }
     count = Counter(short.values())
     return {path: name if count[name] == 1 else path for path, name in short.items()}
 

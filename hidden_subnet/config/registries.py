@@ -256,6 +256,8 @@ class AllocationEntry:
     """As `make`, by the kernels of train.mask_kernels; None where there are none."""
     has_floor: bool = False
     """True: pruning.floor has an effect."""
+    takes_rates: bool = False
+    """True: pruning.rates may give single layers a rate of their own."""
     require: Callable[[Sequence[int], float, float], object] | None = None
     """(layer sizes, prune_rate, floor): raises ValueError where too few weights are kept."""
     try_shapes: Callable[[Sequence[tuple[int, ...]], float], object] | None = None

@@ -220,6 +220,13 @@ class Pruning:
     )
     """0 prunes at prune_rate from the first epoch on."""
     start_rate: float = setting(0.0, id="always", within=Range(0, 1, "the fraction removed at first", below=True))
+    rates: dict[Any, Any] = setting(
+        id="if_changed",
+        factory=dict,
+        help="rates of single layers, by name or pattern, as in 'pruning.rates={conv1:0.1,fc*:0.9}'",
+    )
+    """Names of layers, or patterns of names as those of files (fnmatch), and the fraction removed, from 0 to below 1
+    (config/layer_rates.py). A name goes before patterns."""
     ramp: Ramp = setting(Ramp.cubic, id="if_changed")
     """The shape of the ramp. cubic: Zhu and Gupta 2017; geometric: each epoch keeps the same fraction of what the one
     before kept, as Gem-Miner does."""

@@ -51,6 +51,8 @@ class AllocationRequest:
     floor: float
     by_value: bool
     """True: the highest scores are kept, not the largest |scores|."""
+    layer_rates: Callable[[float], Sequence[float]] | None = None
+    """With pruning.rates: the prune rate of all layers -> that of each, [0, 1)."""
 
 
 class ScoreVersions:
@@ -338,7 +340,15 @@ def prune_rate_at(
     return prune_rate + (start_rate - prune_rate) * (1 - epoch / ramp_epochs) ** 3
 
 
+def rates_asked(asked: AllocationRequest) -> Rates | None:
+    """Return the function of the rates of single layers, for BudgetAllocation; None where all have one rate."""
+    own = asked.layer_rates
+    return None if own is None else lambda shapes, prune_rate: own(prune_rate)
+
+
 def _layerwise(asked: AllocationRequest) -> Allocation:
+    if (rates := rates_asked(asked)) is not None:
+        return BudgetAllocation(asked.scores, asked.prune_rate, rates, by_value=asked.by_value)
     return LayerwiseAllocation(asked.scores, asked.prune_rate, by_value=asked.by_value)
 
 
@@ -358,7 +368,7 @@ def _balanced(asked: AllocationRequest) -> Allocation:
     return ProportionalAllocation(asked.scores, shares, asked.prune_rate, by_value=asked.by_value)
 
 
-register(ALLOCATIONS, "layerwise")(AllocationEntry(_layerwise))
+register(ALLOCATIONS, "layerwise")(AllocationEntry(_layerwise, takes_rates=True))
 register(ALLOCATIONS, "global")(AllocationEntry(_global, has_floor=True, require=kept_and_floors))
 register(ALLOCATIONS, "erk")(AllocationEntry(_erk, require=require_one_each))
 register(ALLOCATIONS, "balanced")(AllocationEntry(_balanced, require=require_one_each))

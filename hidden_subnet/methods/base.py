@@ -26,6 +26,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Generator, Tensor, nn
 
 from hidden_subnet.config.identity import seed_of
+from hidden_subnet.config.layer_rates import final_rate, layer_rates, rates_on_the_way
 from hidden_subnet.config.registries import ALLOCATIONS, METHODS, MethodTraits, register_own
 from hidden_subnet.config.settings import Config, MethodSettings, Structure
 from hidden_subnet.masks.allocation import Allocation, AllocationRequest, prune_rate_at
@@ -76,7 +77,7 @@ class Method(MethodTraits):
         self.seed = seed_of(config, "scores")
         self.allocation: Allocation | None = None
         if self.layers and self.prunes_by_rate(config.method):
-            self.allocation = self._allocate(config.prune_rate)
+            self.allocation = self._allocate(final_rate(config))
             selections = list(self.allocation.selections())
         else:
             selections = [TopKSelection(layer.weight.numel()) for _, layer in self.layers]
@@ -93,6 +94,10 @@ class Method(MethodTraits):
 
     def _allocate(self, prune_rate: float) -> Allocation:
         pruning, layers = self.config.pruning, [layer for _, layer in self.layers]
+        own = None
+        if pruning.rates:
+            finals = layer_rates(self.config, [path for path, _ in self.layers])
+            own = rates_on_the_way(finals, final_rate(self.config))
         scores = [layer.scores for layer in layers]
         # Scores that start as copies of the weights take their place: they are trained and masked.
         weights = scores if self.score_stream is None else [layer.weight for layer in layers]
@@ -109,6 +114,7 @@ class Method(MethodTraits):
                 prune_rate=prune_rate,
                 floor=pruning.floor,
                 by_value=by_value,
+                layer_rates=own,
             )
         )
         return made
@@ -187,7 +193,7 @@ class Method(MethodTraits):
         pruning = self.config.pruning
         return prune_rate_at(
             max(0, epoch - self.dense_epochs(self.config.method)),
-            prune_rate=self.config.prune_rate,
+            prune_rate=final_rate(self.config),
             start_rate=pruning.start_rate,
             ramp_epochs=self.ramp_epochs,
             ramp=pruning.ramp,

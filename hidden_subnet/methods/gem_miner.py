@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hidden_subnet.config.layer_rates import final_rate
 from hidden_subnet.config.ranges import Range
 from hidden_subnet.config.registries import METHODS, register
 from hidden_subnet.config.settings import Config, MethodSettings, Ramp, setting
@@ -104,7 +105,7 @@ class GemMiner(Method):
             epoch -= epoch % settings.every
         return prune_rate_at(
             epoch,
-            prune_rate=self.config.prune_rate,
+            prune_rate=final_rate(self.config),
             start_rate=pruning.start_rate,
             ramp_epochs=self.ramp_epochs,
             ramp=Ramp.geometric,

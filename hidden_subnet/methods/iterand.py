@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hidden_subnet.config.layer_rates import layer_rates
 from hidden_subnet.config.ranges import Range
 from hidden_subnet.config.registries import METHODS, register
 from hidden_subnet.config.settings import Config, MethodSettings, setting
@@ -76,11 +77,12 @@ class Iterand(Method):
             return
         if self.allocation is not None:
             self.allocation.refresh()
-        for path, layer in self.layers:
+        rates = layer_rates(self.config, [path for path, _ in self.layers])
+        for (path, layer), rate in zip(self.layers, rates, strict=True):
             shape, init = layer.weight.shape, self.config.init
             source = self.generator(step, path)
             chance = torch.rand(shape, generator=source)
-            module, factor = self._modules[path], init_scale(self.config)
+            module, factor = self._modules[path], init_scale(self.config, rate)
             fresh = drawn_weight(module, shape, init.name, init.mode.name, factor, source)
             weight = layer.weight.detach()
             mask = layer.rule.mask(layer.scores.detach())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hidden_subnet.config.layer_rates import final_rate
 from hidden_subnet.config.ranges import Range
 from hidden_subnet.config.registries import METHODS, register
 from hidden_subnet.config.settings import MethodSettings, Ramp, setting
@@ -77,7 +78,7 @@ class Synflow(RandomTrained):
             set_scores(self.layers, synflow_scores(self.network, self.layers, masks, image))
             rate = prune_rate_at(
                 number,
-                prune_rate=self.config.prune_rate,
+                prune_rate=final_rate(self.config),
                 start_rate=0.0,
                 ramp_epochs=settings.rounds,
                 ramp=Ramp.geometric,

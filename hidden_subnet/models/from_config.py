@@ -2,9 +2,11 @@
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from hidden_subnet.config.data_info import DataInfo
+from hidden_subnet.config.layer_rates import layer_rates
 from hidden_subnet.config.registries import model_entry
 from hidden_subnet.config.settings import Config, Model, Scale, Structure
 from hidden_subnet.masks.structure import does_not_divide
@@ -22,6 +24,18 @@ def bare_network(model: Model, info: DataInfo, seed: int) -> nn.Module:
     if model.temperature != 1:
         _cool(network, model.temperature)
     return network
+
+
+def masked_shapes(model: Model, info: DataInfo) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight that a method masks, (out, in, *kernel), by the path of its layer, in order."""
+    try:
+        with torch.device("meta"):
+            network = bare_network(model, info, 0)
+    except (NotImplementedError, RuntimeError):  # RegNet computes its widths with tensors, which must have values
+        network = bare_network(model, info, 0)
+    dense = dense_layers(network, model)
+    weights = {path: module.get_parameter(name) for path, module, name in weights_of(network) if path not in dense}
+    return {path: tuple(weight.shape) for path, weight in weights.items()}
 
 
 def _cool(network: nn.Module, temperature: float) -> None:
@@ -65,16 +79,23 @@ def random_network(config: Config, info: DataInfo, seed: int, schema: int | None
 def draw_weights(network: nn.Module, config: Config, seed: int, schema: int | None = None) -> None:
     """Draw the weights of `network`, masked or not, from `seed`, in place."""
     init = config.init
-    unscaled = dense_layers(network, config.model) if init.scale is Scale.density and schema != 1 else set()
-    if init.scale is Scale.density and config.pruning.structure is not Structure.weight:
+    scales = {}
+    if init.scale is Scale.density:
         shapes = {path: tuple(module.get_parameter(name).shape) for path, module, name in weights_of(network)}
-        unscaled |= {path for path, shape in shapes.items() if does_not_divide(shape, config.pruning)}
-    fill(network, init.name, init.mode.name, init_scale(config), seed, unscaled=unscaled)
+        dense = dense_layers(network, config.model)
+        if config.pruning.rates:
+            masked = [path for path in shapes if path not in dense]
+            rates = layer_rates(config, masked)
+            scales = {path: init_scale(config, rate) for path, rate in zip(masked, rates, strict=True)}
+        unscaled = dense if schema != 1 else set()
+        if config.pruning.structure is not Structure.weight:
+            unscaled |= {path for path, shape in shapes.items() if does_not_divide(shape, config.pruning)}
+        scales |= dict.fromkeys(unscaled, 1.0)
+    fill(network, init.name, init.mode.name, init_scale(config, config.prune_rate), seed, scales=scales)
 
 
-def init_scale(config: Config) -> float:
-    """Return the factor of init.scale on the standard deviation of the weights of a masked layer."""
-    rate = config.prune_rate
+def init_scale(config: Config, rate: float) -> float:
+    """Return the factor of init.scale on the standard deviation of the weights of a masked layer with a prune rate."""
     # `reference` takes the prune rate for the density, as the authors' code does, and scales every layer, as it does.
     kept = {Scale.none: 1.0, Scale.density: 1 - rate, Scale.reference: rate}
     return float(kept[config.init.scale] ** -0.5)

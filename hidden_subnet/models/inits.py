@@ -6,7 +6,7 @@ standard deviation: by 1 / sqrt(1 - prune_rate), a pruned layer keeps the varian
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch import Generator, Tensor, empty, nn, randint
@@ -128,16 +128,18 @@ def dense_layers(network: nn.Module, model: Model) -> set[str]:
     return {path for masking, path in ends if masking is Masking.dense}
 
 
-def fill(model: nn.Module, name: str, mode: str, scale: float, seed: int, *, unscaled: Collection[str] = ()) -> None:
+def fill(
+    model: nn.Module, name: str, mode: str, scale: float, seed: int, *, scales: Mapping[str, float] | None = None
+) -> None:
     """Draw each weight of `weights_of` from its own random stream, in place, and set the biases of these layers to 0.
 
-    `name`: of the init. `mode`: fan_in or fan_out. `scale`: factor of the standard deviation, except in the layers
-    whose path is in `unscaled`. One weight for queries,
-    keys and values counts as one layer, as in torch's own initialisation.
+    `name`: of the init. `mode`: fan_in or fan_out. `scale`: factor of the standard deviation, but for the layers that
+    have one of their own in `scales`, by path. One weight for queries, keys and values counts as one layer, as in
+    torch's own initialisation.
     """
     for path, module, parameter in weights_of(model):
         weight = module.get_parameter(parameter).detach()
-        factor = 1.0 if path in unscaled else scale
+        factor = (scales or {}).get(path, scale)
         weight.copy_(drawn_weight(module, weight.shape, name, mode, factor, generator(seed, "weights", path)))
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             weight[module.padding_idx] = 0

@@ -53,6 +53,10 @@ def print_plan(configs: Sequence[Config], at_a_time: int = 1) -> None:
 
     at_a_time: runs that the launcher would execute at a time.
     """
+    if named := [config for config in configs if config.pruning.rates]:
+        from hidden_subnet.sweep.preflight import refuse_wrong_allocations  # loads torch
+
+        refuse_wrong_allocations(named, [info_of(config.data) for config in named])
     console = make_console()
     out = Path(os.path.abspath(configs[0].out))
     runs = planned(configs)

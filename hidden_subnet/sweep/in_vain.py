@@ -64,4 +64,5 @@ def _learns_nothing(config: Config) -> bool:
     if not (method.is_trained() and method.prunes_by_rate(config.method)) or method.trains_weights() or entry is None:
         return False
     weights = entry.weights(config.model, info_of(config.data))
-    return config.prune_rate * (weights or 1e12) < 1
+    largest: float = max([config.prune_rate, *config.pruning.rates.values()])
+    return largest * (weights or 1e12) < 1

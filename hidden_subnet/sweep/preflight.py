@@ -1,5 +1,6 @@
 """Finds what can go wrong before the first run starts, and says it in one line."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import nn
 
 from hidden_subnet.config.checks import last_batch
 from hidden_subnet.config.data_info import DataInfo
+from hidden_subnet.config.layer_rates import layer_rates
 from hidden_subnet.config.own_parts import said
 from hidden_subnet.config.registries import (
     ALLOCATIONS,
@@ -26,8 +28,8 @@ from hidden_subnet.errors import AGAIN, ConfigError, problem
 from hidden_subnet.masks.gpu.select import available
 from hidden_subnet.masks.layers import refuse_tied
 from hidden_subnet.masks.structure import left_dense
-from hidden_subnet.models.from_config import bare_network
-from hidden_subnet.models.inits import dense_layers, weights_of
+from hidden_subnet.models.from_config import bare_network, masked_shapes
+from hidden_subnet.models.inits import dense_layers
 from hidden_subnet.models.pretrained_weights import load_weights
 from hidden_subnet.store.access import refuse_unwritable
 from hidden_subnet.store.pretrained import unreadable
@@ -56,7 +58,7 @@ def preflight(configs: list[Config]) -> None:
     for name, root in {(config.data.name, config.data.root) for config in configs}:
         prepare_data(name, Path(root))
     _refuse_weights_that_do_not_fit(configs, infos)
-    _refuse_allocations_too_small(configs, infos)
+    refuse_wrong_allocations(configs, infos)
     for out in outs:
         _make(out)
 
@@ -102,33 +104,34 @@ def _refuse_weights_that_do_not_fit(configs: list[Config], infos: list[DataInfo]
             raise ConfigError(f"pretrained={error}") from None
 
 
-def _refuse_allocations_too_small(configs: list[Config], infos: list[DataInfo]) -> None:
-    """An allocation has to leave each layer its floor, or a weight; a function of the user's own has to give rates.
+def refuse_wrong_allocations(configs: list[Config], infos: list[DataInfo]) -> None:
+    """Raise ConfigError where an allocation does not suit the layers.
 
-    A structure has to divide the layers.
+    It has to leave each its floor, or a weight; pruning.rates has to name layers that there are; a function of the
+    user's own has to give rates, and a structure has to divide the layers.
     """
     rates = [(repr(config.pruning), config.prune_rate) for config in configs]
     for config, info in _distinct(configs, infos, rates, [config.method.name for config in configs]):
         pruning, entry = config.pruning, ALLOCATIONS[config.pruning.name]
         structured = pruning.structure is not Structure.weight
-        asks = structured or entry.require or entry.try_shapes
+        asks = structured or pruning.rates or entry.require or entry.try_shapes
         if not method_traits(config).prunes_by_rate(config.method) or not asks:
             continue
-        with torch.device("meta"):
-            bare = bare_network(config.model, info, 0)
-        dense = dense_layers(bare, config.model)
-        named = {path: module.get_parameter(name) for path, module, name in weights_of(bare) if path not in dense}
-        masked = [*named.values()]
+        shapes = masked_shapes(config.model, info)
+        try:
+            layer_rates(config, list(shapes))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if structured:
             try:
-                left_dense({path: tuple(each.shape) for path, each in named.items()}, pruning)
+                left_dense(shapes, pruning)
             except ValueError as error:
                 raise ConfigError(f"pruning.structure={pruning.structure.name}: {error}") from None
         try:
             if entry.require is not None:
-                entry.require([each.numel() for each in masked], config.prune_rate, pruning.floor)
+                entry.require([math.prod(each) for each in shapes.values()], config.prune_rate, pruning.floor)
             if entry.try_shapes is not None:
-                entry.try_shapes([tuple(each.shape) for each in masked], config.prune_rate)
+                entry.try_shapes(list(shapes.values()), config.prune_rate)
         except ValueError as error:
             raise ConfigError(f"pruning={pruning.name}: {error}") from None
 

@@ -257,10 +257,11 @@ def columns(config: Config) -> dict[str, Any]:
     traits = method_traits(config)
     has_rate = traits.prunes_by_rate(config.method)
     rate = config.prune_rate if has_rate else 0.0
+    density = {} if has_rate and config.pruning.rates else {"density": round(1 - rate, 12)}
     # Masks without a prune rate: how many weights are kept is an outcome of the training.
     is_outcome = traits.masks and not has_rate
     return {
-        **({} if is_outcome else {"prune_rate": rate, "density": round(1 - rate, 12)}),
+        **({} if is_outcome else {"prune_rate": rate, **density}),
         "model": config.model.name,
         "data": config.data.name,
         "method": config.method.name,

@@ -117,13 +117,16 @@ def problem_of(word: str, words: Sequence[str], missing: bool = True) -> str | N
         return _syntax(name, value)
     if name == "hydra" or name.startswith(("hydra.", "hydra/")):
         return None
+    is_sweep = any(each in SWEEP or each.startswith("sweep=") for each in words)
+    if suggest.is_in_mapping(name):
+        return _sweep_needed(word) if override.is_sweep_override() and not is_sweep else None
     if name not in suggest.names:
         if inner := [each for each in suggest.settings if each.startswith(f"{name}.")]:
             return _part(word, words, override, inner[0])
         return None if key.startswith("+") else unknown_setting(name, value)
     if override.is_sweep_override():
         is_list = name in suggest.settings and suggest.settings[name].is_list
-        if not any(each in SWEEP or each.startswith("sweep=") for each in words) or (is_list and "[" not in value):
+        if not is_sweep or (is_list and "[" not in value):
             return _several(override, is_list)
         if name == "sweep":
             return problem(word, "only one preset at a time", f"sweep={value.partition(',')[0]}")
@@ -234,12 +237,16 @@ def _part(word: str, words: Sequence[str], override: Override, inner: str) -> st
     """
     if override.is_sweep_override():
         is_sweep = any(each in SWEEP or each.startswith("sweep=") for each in words)
-        return None if is_sweep else f"{word}: several values need a sweep; add -m, type: {shlex.join(['-m', word])}"
+        return None if is_sweep else _sweep_needed(word)
     name, value = override.key_or_group, override.value()
     has_options = isinstance(value, str) and (ROOT / "conf" / name).is_dir()
     if has_options or isinstance(value, dict) or override.type is not OverrideType.CHANGE:
         return None
     return f"{word}: {name} has several settings; as in: {shlex.join(suggestions().example(inner))}"
+
+
+def _sweep_needed(word: str) -> str:
+    return f"{word}: several values need a sweep; add -m, type: {shlex.join(['-m', word])}"
 
 
 def not_here(name: str, others: Sequence[str]) -> str | None:
@@ -325,6 +332,8 @@ def _wrong_value(name: str, value: str) -> str:
         rule = f"one of {', '.join(setting.choices)}"
     elif setting.is_list:
         rule = "a list" if setting.kind == list[str] else "a list of numbers"
+    elif setting.is_mapping:
+        rule = "names with a value each, in braces"
     if words := suggest.value(name, value):
         return f"{name}={value}: must be {rule}; {'did you mean' if setting.choices else 'type'}: {shlex.join(words)}"
     return f"{name}={value}: must be {rule}; as in: {shlex.join(suggest.example(name))}"

@@ -9,7 +9,7 @@ from dataclasses import fields
 from hidden_subnet.config.program import LAUNCH
 from hidden_subnet.config.registries import load_parts
 from hidden_subnet.config.settings import Model
-from hidden_subnet.errors import ConfigError
+from hidden_subnet.errors import ConfigError, problem
 from hydra_plugins.hidden_subnet.errors import suggestions, unknown_setting
 
 GROUPS = ("data", "init", "model", "pruning", "tracker")
@@ -68,6 +68,10 @@ def refuse_repeated(arguments: Iterable[str]) -> None:
         if name.startswith(("-", "~")) or len(set(values)) < 2 or (name == "tracker" and "none" in values):
             continue
         load_parts()
+        setting = suggestions().settings.get(name)
+        if setting is not None and setting.is_mapping and (braced := suggestions().value(name, ",".join(values))):
+            rule = "is one setting in braces, which a shell takes apart without quotes"
+            raise ConfigError(problem(" ".join(typed), rule, *braced))
         swept = suggestions().is_swept(name) and not re.search(r"[\[({]", "".join(values))
         all_of_them = ",".join(dict.fromkeys(values))
         right = ["-m", f"{name}={all_of_them}"] if swept else [f"{name}={values[-1]}"]

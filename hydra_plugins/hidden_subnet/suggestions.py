@@ -30,6 +30,7 @@ EXAMPLES = {
     "pretrained": "weights.pt",
     "tracker.tags": "[a]",
     "train.milestones": "[5,10]",
+    "pruning.rates": "{conv1:0.1,fc1:0.9}",
     "seeds.weights": "0",
 }
 """Where the default, or the first option, is no example."""
@@ -51,6 +52,11 @@ class Setting:
     def is_list(self) -> bool:
         """Return whether its values are lists."""
         return get_origin(self.kind) is list
+
+    @property
+    def is_mapping(self) -> bool:
+        """Return whether its values map names, which may be typed behind its own, to values."""
+        return get_origin(self.kind) is dict
 
 
 def all_settings() -> dict[str, Setting]:
@@ -128,6 +134,10 @@ class Suggestions:
         """Return whether the word alone is the name of a setting, here (without its part) or in another program."""
         return plain(name) in _others() or any(plain(each.rpartition(".")[2]) == plain(name) for each in self.names)
 
+    def is_in_mapping(self, name: str) -> bool:
+        """Return whether it is an entry of a setting that is a mapping, as pruning.rates.conv1."""
+        return any(setting.is_mapping and name.startswith(f"{each}.") for each, setting in self.settings.items())
+
     def is_swept(self, name: str) -> bool:
         """Return whether runs of a sweep may differ in it: a part, a number or a closed choice."""
         if name in self.options:
@@ -149,6 +159,9 @@ class Suggestions:
             if setting.kind in (list[int], list[float]):
                 parts = [each for each in parts if re.fullmatch(NUMBER, each)]
             return [f"{name}=[{','.join(map(hydra_text, parts))}]"] if parts else []
+        if setting.is_mapping:
+            pairs = re.findall(rf"([\w.*?/-]+)[\"']?\s*[:=]\s*({NUMBER})", value)
+            return [f"{name}={{{','.join(map(':'.join, pairs))}}}"] if pairs else []
         if name in ("train.device", "train.devices") and (devices := _devices(name, value)):
             return devices
         if setting.choices:

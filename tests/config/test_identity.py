@@ -251,6 +251,7 @@ IDENTITY: dict[str, Any] = {
     "train.gamma": 0.2,
     "train.label_smoothing": 0.1,
     "pretrained_sha256": "0" * 64,
+    "pruning.rates": {"fc1": 0.9},
     "train.clip_norm": 1.0,
     "train.accumulate": 4,
     "train.norm_batches": 4,

@@ -295,3 +295,15 @@ def test_scores_that_changed_need_a_refresh_and_another_weight_none() -> None:
     assert (
         int((selection.select(scores.detach())(weight) != 0).sum()) == int(selection.mask(scores.detach()).sum()) == 4
     )
+
+
+def test_layers_may_have_rates_of_their_own() -> None:
+    scores, weights = [nn.Parameter(random(20)), nn.Parameter(random(7, seed=1))], [random(20, seed=2), random(7)]
+    allocation = layerwise(scores, weights, 0.5, lambda shapes, rate: [rate, rate / 2])
+    assert isinstance(allocation, SegmentedAllocation)
+    for rate, kept in ((0.5, [10, 6]), (0.8, [4, 5])):
+        allocation.set_rate(rate)
+        allocation.refresh()
+        layers = zip(allocation.selections(), scores, weights, strict=True)
+        masks = [each.select(own.detach())(weight) for each, own, weight in layers]
+        assert [int((mask != 0).sum()) for mask in masks] == kept

@@ -15,10 +15,13 @@ from torchvision.models import squeezenet1_1
 
 from hidden_subnet.analysis.load import export
 from hidden_subnet.config.checks import check
-from hidden_subnet.config.settings import Config, Library, Model
+from hidden_subnet.config.settings import Config, Library, Masking, Model
+from hidden_subnet.data.catalog import INFO
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.layers import mask_layers, masked_layers, remove_masks
 from hidden_subnet.models import torchvision
+from hidden_subnet.models.from_config import bare_network, masked_shapes
+from hidden_subnet.models.inits import weights_of
 from hidden_subnet.sweep.execute import execute
 from hidden_subnet.sweep.preflight import preflight
 from hidden_subnet.training.collapse import dead_layer
@@ -128,6 +131,14 @@ def test_networks_of_torchvision_run_and_are_resumed_and_loaded(tmp_path: Path, 
     broken = of_torchvision(tmp_path / "broken", name, epochs=1)
     interrupt(broken, 1)
     assert_same_run(execute(broken, QUIET).folder, outcome.folder)
+
+
+def test_the_shapes_of_a_network_that_needs_numbers_are_known_before_the_first_run() -> None:
+    """RegNet cannot be built on the meta device."""
+    settings = Model(name="regnet_y_400mf", library=Library.torchvision, last_layer=Masking.dense)
+    network = bare_network(settings, INFO["cifar10"], 0)
+    found = {path: tuple(module.get_parameter(name).shape) for path, module, name in weights_of(network)}
+    assert list(masked_shapes(settings, INFO["cifar10"]).items()) == list(found.items())[:-1]
 
 
 def test_what_torchvision_draws_follows_the_seed() -> None:

@@ -8,20 +8,32 @@ import torch
 from torch import Tensor, nn
 
 from hidden_subnet.config.registries import ALLOCATIONS
-from hidden_subnet.masks.allocation import Allocation, AllocationRequest, LayerwiseAllocation, ScoreVersions
+from hidden_subnet.masks.allocation import (
+    Allocation,
+    AllocationRequest,
+    BudgetAllocation,
+    LayerwiseAllocation,
+    Rates,
+    ScoreVersions,
+    _layerwise,
+    rates_asked,
+)
 from hidden_subnet.masks.gpu.select import Segments, apply_segments, keep_counts, select_segments, supported
 from hidden_subnet.masks.selection import LayerSelection, MaskWeight
 from hidden_subnet.masks.topk import kept_count, topk_mask
 
 
-def layerwise(scores: Sequence[nn.Parameter], weights: Sequence[Tensor], prune_rate: float) -> Allocation:
+def layerwise(
+    scores: Sequence[nn.Parameter], weights: Sequence[Tensor], prune_rate: float, rates: Rates | None = None
+) -> Allocation:
     """Return the layerwise allocation: by the kernels of gpu/select.py where they run, and layer by layer elsewhere.
 
-    The masks are the same. `weights`: the tensor that is masked in each layer, its weight or (dnw) its scores.
+    The masks are the same. `weights`: the tensor that is masked in each layer, its weight or (dnw) its scores. rates:
+    of single layers; None where all have prune_rate.
     """
     if all(supported(each.detach()) for each in scores):
         try:
-            allocation = SegmentedAllocation(scores, weights, prune_rate)
+            allocation = SegmentedAllocation(scores, weights, prune_rate, rates)
             allocation.compare()
             return allocation
         except Exception as error:  # a compiler and a driver may raise anything, and the run can do without them
@@ -29,15 +41,17 @@ def layerwise(scores: Sequence[nn.Parameter], weights: Sequence[Tensor], prune_r
             warnings.warn(
                 f"masks are computed by torch.topk, layer by layer, since the kernels fail here ({why})", stacklevel=2
             )
-    return LayerwiseAllocation(scores, prune_rate)
+    return LayerwiseAllocation(scores, prune_rate) if rates is None else BudgetAllocation(scores, prune_rate, rates)
 
 
 class SegmentedAllocation:
     """The allocation of LayerwiseAllocation on a GPU; `refresh` computes the masked weights of all layers together."""
 
-    def __init__(self, scores: Sequence[nn.Parameter], weights: Sequence[Tensor], prune_rate: float) -> None:
+    def __init__(
+        self, scores: Sequence[nn.Parameter], weights: Sequence[Tensor], prune_rate: float, rates: Rates | None = None
+    ) -> None:
         """Raise ValueError where scores and weights have different memory layouts."""
-        self._scores = list(scores)
+        self._scores, self._rates = list(scores), rates
         self._segments = Segments.of([each.detach() for each in scores])
         self._weights = self._segments.alike([each.detach() for each in weights])
         self._effective = self._segments.alike([torch.empty_like(each) for each in self._weights.tensors])
@@ -52,7 +66,9 @@ class SegmentedAllocation:
 
     def set_rate(self, prune_rate: float) -> None:
         """Set K of each layer, in place: a CUDA graph that was recorded before uses the new values."""
-        self.kept = [kept_count(each.numel(), prune_rate) for each in self._scores]
+        shapes = [tuple(each.shape) for each in self._scores]
+        found = [prune_rate] * len(shapes) if self._rates is None else self._rates(shapes, prune_rate)
+        self.kept = [kept_count(each.numel(), rate) for each, rate in zip(self._scores, found, strict=True)]
         self._keep.copy_(keep_counts(self._segments, self.kept))
         self._seen.forget()
 
@@ -98,8 +114,8 @@ class _SegmentSelection:
 
 def _by_kernels(asked: AllocationRequest) -> Allocation:
     if asked.by_value:  # the kernels order by |score|
-        return LayerwiseAllocation(asked.scores, asked.prune_rate, by_value=True)
-    return layerwise(asked.scores, asked.weights, asked.prune_rate)
+        return _layerwise(asked)
+    return layerwise(asked.scores, asked.weights, asked.prune_rate, rates_asked(asked))
 
 
 ALLOCATIONS["layerwise"] = replace(ALLOCATIONS["layerwise"], make_by_kernels=_by_kernels)
