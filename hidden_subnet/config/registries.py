@@ -138,6 +138,11 @@ class MethodTraits:
         return not cls.trains_weights() and not cls.changes_weights
 
     @classmethod
+    def bits_per_kept(cls, settings: Any) -> float:
+        """Return how many bits tell the value of a kept weight, beside seed and mask; 32 where it is trained."""
+        return 0.0 if cls.weights_stay() else 32.0
+
+    @classmethod
     def problems(cls, config: Config) -> Iterator[str]:
         """Yield a line for each rule of the method's own that `config` breaks: the value, the rule, what to do."""
         yield from ()

@@ -6,6 +6,7 @@ kernels of some consecutive outputs by as many consecutive inputs, a channel tho
 removed whole, by the sum of what their weights are ranked by. Among equal ones the last are kept, as in masks/topk.py.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -94,6 +95,23 @@ def structured_mask(scores: Tensor, pruning: Pruning, prune_rate: float, *, by_v
         return from_rows(n_of_each(rows, n), scores, pruning)
     kept = topk_mask(rows.sum(dim=1), kept_count(len(rows), prune_rate), by_value=True)
     return from_rows(kept[:, None].expand(rows.shape), scores, pruning)
+
+
+def mask_bits(shape: Sequence[int], kept: int, pruning: Pruning) -> float:
+    """Return the bits that tell a mask of `kept` weights from all others of its kind: n H(k / n), by rows n and k.
+
+    H: the binary entropy. n_m: log2 of the ways to choose N of M, for each group. shape: (out, in, *kernel).
+    """
+    size = math.prod(shape)
+    divided = not does_not_divide(shape, pruning)
+    if pruning.structure is Structure.n_m and divided:
+        return size / pruning.m * math.log2(math.comb(pruning.m, round(pruning.m * kept / size)))
+    rows = size
+    if pruning.structure is Structure.channel:
+        rows = shape[0]
+    elif pruning.structure is Structure.block and divided:
+        rows = shape[0] * shape[1] // pruning.block**2
+    return -rows * sum(share * math.log2(share) for share in (kept / size, 1 - kept / size) if share > 0)
 
 
 def inverted(scores: Tensor, pruning: Pruning, *, by_value: bool) -> Tensor:

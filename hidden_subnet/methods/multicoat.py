@@ -5,8 +5,11 @@ largest |scores|. Forward: weight times the number of its coats. Backward: that 
 edge_popup treats its mask; with one coat it is edge_popup.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,6 +99,14 @@ class Multicoat(Method):
     trains = "scores"
     prunes_in_rounds = True
     has_controls = True
+
+    @classmethod
+    def bits_per_kept(cls, settings: Any) -> float:
+        """Return the entropy of the number of coats of a kept weight."""
+        assert isinstance(settings, MulticoatSettings)
+        at_least = [settings.ratio**coat for coat in range(settings.coats)] + [0.0]
+        shares = [one - more for one, more in pairwise(at_least)]
+        return -sum(share * math.log2(share) for share in shares)
 
     def _allocate(self, prune_rate: float) -> Allocation:
         settings = self.config.method

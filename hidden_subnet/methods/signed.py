@@ -98,6 +98,11 @@ class Signed(Method):
         """Return False with a fixed threshold, under which the density is learned."""
         return not isinstance(settings, SignedSettings) or settings.threshold is None
 
+    @classmethod
+    def bits_per_kept(cls, settings: Any) -> float:
+        """Return 1, for the sign."""
+        return 1.0
+
     def rule(self, selection: LayerSelection, path: str) -> ScoreRule:
         """Return a SignedRule over the selection of the layer, or over a fixed threshold."""
         settings = self.config.method

@@ -11,6 +11,7 @@ from torch import Tensor
 from hidden_subnet.config.identity import folder_name, projection
 from hidden_subnet.masks.layers import masked_layers, not_masked
 from hidden_subnet.masks.state import current_masks, flips, kept_weights
+from hidden_subnet.training.accounting import count_bits, count_flops, count_trained, peak_memory
 from hidden_subnet.training.callbacks import Row
 from hidden_subnet.training.collapse import chance
 from hidden_subnet.training.experiment import Experiment
@@ -86,7 +87,9 @@ def run_result(
         }
         for path, layer in masked_layers(experiment.network)
     ]
-    config = experiment.config
+    config, method = experiment.config, experiment.method
+    flops = count_flops(config.model, experiment.run.info)
+    shares = {path: kept[path] / layer.weight.numel() for path, layer in masked_layers(experiment.network)}
     pretrained = experiment.pretrained
     densities = _densities(
         experiment, kept, sum(layer.weight.numel() for _, layer in masked_layers(experiment.network))
@@ -103,7 +106,11 @@ def run_result(
         "weights": sum(layer["weights"] for layer in layers) if layers else experiment.parameters,
         "kept": sum(layer["kept"] for layer in layers) if layers else experiment.parameters,
         "parameters": experiment.parameters,
+        "trained_parameters": count_trained(method),
         **densities,
+        "bits": count_bits(method, kept, config.pruning),
+        "dense_flops": flops and flops.total,
+        "sparse_flops": flops and flops.sparse(shares),
         "layers": layers,
         "not_masked": not_masked(experiment.network) if layers else {},
         "weights_sha256": experiment.weights_sha256,
@@ -121,5 +128,6 @@ def run_result(
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": numpy.__version__,
+            "peak_memory": peak_memory(experiment.device),
         },
     }

@@ -89,6 +89,8 @@ def _follow_elsewhere(settings: dict[str, Any], use: list[str], folder: Path, gr
 
 def _on_device(run: Resolved, folder: Path, callbacks: Callbacks, group: ProcessGroup) -> dict[str, Any] | None:
     deterministic(run.device)
+    if run.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     saved = read_state(folder, run.device, group.size, callbacks.say)
     if saved:
         checkpoints.require_run(folder / "checkpoints" / files.RESUME, saved, id_of(run.config))

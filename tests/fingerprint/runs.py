@@ -403,6 +403,10 @@ CHANCE = {"'digits'": (37, 360), "'synthetic'": (13, 128)}
 """Test images of the largest class, and all of them: chance is at least that share now. Other data are balanced."""
 
 
+ACCOUNTING = ("trained_parameters", "bits", "dense_flops", "sparse_flops")
+"""Values of a result that the old code lacks."""
+
+
 def same_run(old: Digest, runs: dict[str, Digest]) -> str | None:
     """Return the name of an old run among those of the new code: it has another schema where its result has changed."""
     wanted = settings_in(old) | {"projection/schema": "2" if is_mean(old) else "1"}
@@ -424,6 +428,7 @@ def as_meant(old: Digest | None, new: Digest | None) -> Digest | None:
         return old
     meant = {file: dict(values) for file, values in old.items()}
     result, settings = meant["result.json"], settings_in(old)
+    result |= {key: value for key, value in new["result.json"].items() if key in ACCOUNTING}
     if settings["projection/data/name"] in CHANCE:
         largest, images = CHANCE[settings["projection/data/name"]]
         chance = largest / images
