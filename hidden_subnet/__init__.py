@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hidden_subnet.analysis.load import load, load_masks, load_scores, test_images, train_images
     from hidden_subnet.analysis.overlap import compare
+    from hidden_subnet.analysis.save_masks import save_masks
     from hidden_subnet.cli.assert_resumes import assert_resumes
     from hidden_subnet.cli.python_api import Result, history, run, run_sweep
     from hidden_subnet.config.settings import MethodSettings, Train, setting
@@ -55,6 +56,7 @@ __all__ = [
     "results",
     "run",
     "run_sweep",
+    "save_masks",
     "setting",
     "show",
     "test_images",
@@ -88,6 +90,7 @@ PLACES = {
     "load_scores": "analysis.load",
     "setting": "config.settings",
     "run_sweep": "cli.python_api",
+    "save_masks": "analysis.save_masks",
     "show": "report.inside",
     "test_images": "analysis.load",
     "train_images": "analysis.load",

@@ -30,10 +30,14 @@ MODULES = {
 LISTED = {
     "cli/assert_resumes.py": ("tempfile.TemporaryDirectory", "runs that are thrown away"),
     "analysis/evaluate.py": ("is_file", "the checkpoint that the user names"),
-    "analysis/load.py": ("mkdir torch.save", "the folder to which the user exports; a file in memory"),
+    "analysis/load.py": (
+        "is_file mkdir torch.save",
+        "a file of masks or a folder that the user names; a file in memory",
+    ),
     "cli/evaluate.py": ("is_file", "the checkpoint that the user names"),
     "cli/help.py": ("glob read_text", "the options in conf/"),
     "cli/launch.py": ("os.open", "the null device"),
+    "analysis/save_masks.py": ("mkdir", "the folder to which the user has the masks written"),
     "cli/report.py": ("is_file mkdir", "a preset, and the folder to which the user has the page written"),
     "cli/results.py": ("mkdir", "the folder to which the user has results written"),
     "cli/rm.py": ("is_symlink", "whether what the user typed is a link"),

@@ -57,7 +57,7 @@ def rebuilt(folder: Path, device: Device, root: str | None = None) -> Iterator[t
     with open_images(run) as loaders:
         experiment = masked(build_network(run), run, folder, loaders)
         if weights_from_seed(config):
-            require_its_weights(folder, result, experiment.weights_sha256)
+            require_its_weights(folder.name, result, experiment.weights_sha256)
         yield experiment, result
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hidden_subnet.analysis import mask_file
+from hidden_subnet.analysis.mask_file import MaskFile
 from hidden_subnet.config.identity import digest, projection
 from hidden_subnet.config.own_parts import import_own_parts, require_own_parts
 from hidden_subnet.config.registries import DATA, MethodTraits, info_of
@@ -35,10 +37,10 @@ def load(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = (
 
     It maps normalised images (B, C, H, W), as `test_images(run)` returns them, to logits (B, classes), in float32 also
     where the run had train.precision=bf16. The random weights are drawn again from the seed of the run; pretrained ones
-    are in its checkpoints. run: its folder, or the beginning or the 12 digits of its name in runs/. use: the files of
-    the user's own parts that the run was started with, which are imported; nothing in the run's folder is. Raises
-    FileNotFoundError if `run` is not a finished run or does not have the checkpoint, and ValueError if this torch draws
-    other weights from the seed, or if the checkpoint is damaged.
+    are in its checkpoints. run: its folder, the beginning or the 12 digits of its name in runs/, or a file of masks
+    (save_masks). use: the files of the user's own parts that the run was started with, which are imported; nothing in
+    the run's folder is. Raises FileNotFoundError if `run` is not a finished run or does not have the checkpoint, and
+    ValueError if this torch draws other weights from the seed, or if the checkpoint is damaged.
     """
     network = masked_network(run, which, use)
     remove_masks(network)
@@ -63,18 +65,41 @@ def load_scores(run: str | Path, which: Which = "last", *, use: str | Sequence[s
 
 def masked_network(run: str | Path, which: Which, use: str | Sequence[str]) -> nn.Module:
     """Return the network of a run with its masks and scores, on the CPU, in the state of a checkpoint, as `load`."""
-    folder = finished(run)
     import_own_parts(use)
+    if Path(run).is_file():
+        return _of_mask_file(mask_file.read(Path(run)))
+    network, method, result = random_again(run)
+    load_into(network, method, finished(run), result, which)
+    return network
+
+
+def random_again(run: str | Path) -> tuple[nn.Module, Method, dict[str, Any]]:
+    """Return the masked network of a finished run as it was before training, its method, and its result.json.
+
+    Its own parts are imported. Raises the errors of `load`.
+    """
+    folder = finished(run)
     config = config_to_build(folder)
     result = files.read_result(folder)
     assert result is not None
-    run_of = resolve(config, "cpu", result)
-    network = random_network(config, run_of.info, run_of.weights_seed, run_of.schema)
-    if weights_from_seed(config):
-        require_its_weights(folder, result, weights_digest(network))
-    method = apply_method(network, config)
-    load_into(network, method, folder, result, which)
+    network, method = _drawn(config, result, folder.name)
+    return network, method, result
+
+
+def _of_mask_file(file: MaskFile) -> nn.Module:
+    require_own_parts(file.config)
+    mask_file.refuse_huge(file)
+    network, method = _drawn(file.config, file.result(), file.path.name)
+    mask_file.put_into(network, method, file)
     return network
+
+
+def _drawn(config: Config, result: dict[str, Any], name: str) -> tuple[nn.Module, Method]:
+    run = resolve(config, "cpu", result)
+    network = random_network(config, run.info, run.weights_seed, run.schema)
+    if weights_from_seed(config):
+        require_its_weights(name, result, weights_digest(network))
+    return network, apply_method(network, config)
 
 
 @torch.no_grad()
@@ -100,16 +125,17 @@ def load_into(network: nn.Module, method: Method, folder: Path, result: dict[str
         raise ValueError(f"{folder / 'checkpoints' / files.checkpoint_name(which)}: {error}") from None
     method.on_evaluation(int(state["epoch"]))  # epochs may differ in prune rate, and so in their masks
     if not weights_from_seed(config) and method.weights_stay() and has_stable_digest(config):
-        require_its_weights(folder, result, weights_digest(network))
+        require_its_weights(folder.name, result, weights_digest(network))
     return int(state["epoch"])
 
 
-def require_its_weights(folder: Path, result: dict[str, Any], digest: str) -> None:
-    """Raise ValueError where `digest`, of the weights of a network, differs from that of the run."""
+def require_its_weights(name: str, result: dict[str, Any], digest: str) -> None:
+    """Raise ValueError where `digest`, of the weights of a network, differs from that of the run or file `name`."""
     if digest != result["weights_sha256"]:
         raise ValueError(
             f"torch {torch.__version__} draws other random weights from the seed than torch "
-            f"{result['environment']['torch']}, with which {folder.name} was run: load it with that version"
+            f"{result['environment']['torch']}, with which {name} was run (sha256 {digest[:12]}, and "
+            f"{result['weights_sha256'][:12]} then): load it with that version"
         )
 
 

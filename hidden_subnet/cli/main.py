@@ -217,6 +217,11 @@ def make_parser() -> argparse.ArgumentParser:
     show.add_argument("--to", type=Path, help="file to draw: png, svg or pdf (default: in the folder's figures/)")
     compare = add("compare", "tell what the masks of runs have in common, beside what random masks would", own, of_run)
     compare.add_argument("names", nargs="+", metavar="run", help=RUN)
+    mask = add(
+        "mask", "write a run's masks to a small file, from which hidden_subnet.load makes the network", own, of_run
+    )
+    mask.add_argument("name", metavar="run", help=RUN)
+    mask.add_argument("--to", type=Path, help="file to write (default: <which>.mask in the run's folder)")
     export = add("export", "write a run's subnetwork: its weights, or a program", own, of_run)
     export.add_argument("name", metavar="run", help=RUN)
     export.add_argument("--to", type=Path, help="file to write (default: in the run's folder)")
@@ -278,6 +283,8 @@ def call(arguments: argparse.Namespace) -> int:
                 from hidden_subnet.cli.show import show as command
             case "compare":
                 from hidden_subnet.cli.compare import compare as command
+            case "mask":
+                from hidden_subnet.cli.mask import mask as command
             case _:
                 from hidden_subnet.cli.export import export as command
     return command(out, **options) or 0

@@ -30,6 +30,7 @@ COMMANDS = (
     "controls",
     "show",
     "compare",
+    "mask",
     "export",
 )
 

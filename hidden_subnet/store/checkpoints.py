@@ -41,11 +41,17 @@ class RefusedError(ValueError):
 
 def save(path: Path, state: dict[str, Any], *, keep_previous: bool = False) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts); `keep_previous` keeps the earlier file as <name>.old."""
-    buffer = io.BytesIO()
-    torch.save({**state, SHA256: digest(state)}, buffer)
+    content = encode(state)
     if keep_previous and folders.is_file(path):
         folders.rename(path, path.with_name(f"{path.name}.old"))
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, content)
+
+
+def encode(state: dict[str, Any]) -> bytes:
+    """Return the content of the file that `save` writes."""
+    buffer = io.BytesIO()
+    torch.save({**state, SHA256: digest(state)}, buffer)
+    return buffer.getvalue()
 
 
 def odd_kind(value: Tensor) -> str:
