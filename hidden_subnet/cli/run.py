@@ -13,7 +13,7 @@ from hidden_subnet.sweep.console import make_console, say
 from hidden_subnet.sweep.execute import EXIT_CODES, LaunchInfo, Outcome, RunObserver, execute
 from hidden_subnet.sweep.in_vain import in_vain
 from hidden_subnet.sweep.preflight import preflight
-from hidden_subnet.trackers import open_trackers
+from hidden_subnet.trackers import last_lines, open_trackers
 from hidden_subnet.trackers.sent import how_to_send
 from hidden_subnet.trackers.sync import replay
 from hidden_subnet.trackers.wandb_environment import agent_run_id, is_tracked, notices
@@ -129,6 +129,6 @@ def _print_outcome(outcome: Outcome, console: Console, config: Config) -> None:
     elif outcome.state == "busy":
         say(console, outcome.message)
     say(console, f"{outcome.state}: {outcome.folder}")
-    if outcome.state in ("done", "skipped") and is_tracked(config):
-        for line in how_to_send([outcome.folder]):
+    if outcome.state in ("done", "skipped"):
+        for line in [*last_lines(config), *(how_to_send([outcome.folder]) if is_tracked(config) else [])]:
             say(console, line)

@@ -19,7 +19,7 @@ from hidden_subnet.sweep.console import make_console, say
 from hidden_subnet.sweep.fork_server import load_ahead
 from hidden_subnet.sweep.jobs import Job, jobs_of
 from hidden_subnet.sweep.launch import execute_here, launch, only_failures, report_failures
-from hidden_subnet.trackers import open_trackers
+from hidden_subnet.trackers import last_lines, open_trackers
 from hidden_subnet.trackers.sent import how_to_send
 from hidden_subnet.trackers.summary import report_sweep
 from hidden_subnet.trackers.wandb_environment import is_tracked
@@ -87,6 +87,8 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
             unwritten = f"{error}"
     if unwritten:
         say(console, f"not all results could be written ({unwritten}); the same command tries again", "red")
+    for line in last_lines(config):
+        say(console, line)
     if is_tracked(config):
         for line in how_to_send([run.folder for run in runs if run.state == "done"], sweep.folder):
             say(console, line)

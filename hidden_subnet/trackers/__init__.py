@@ -18,7 +18,7 @@ from hidden_subnet.trackers.wandb_environment import check_variables
 if TYPE_CHECKING:
     from hidden_subnet.sweep.execute import Tracker
 
-__all__ = ["TrackerEntry", "check_trackers", "open_trackers"]
+__all__ = ["TrackerEntry", "check_trackers", "last_lines", "open_trackers"]
 
 import_files(__name__, __path__)
 
@@ -31,6 +31,12 @@ def check_trackers(config: Config) -> None:
             raise ConfigError(problem(f"tracker.to.{name}", rule, "tracker=wandb", lead="as in"))
     if "wandb" in config.tracker.enabled:
         check_variables()
+
+
+def last_lines(config: Config) -> list[str]:
+    """Return what the enabled trackers have to say to the user after a run or a sweep."""
+    lines = [TRACKERS[name].at_the_end(config.out) for name in config.tracker.enabled]
+    return [line for line in lines if line]
 
 
 def open_trackers(

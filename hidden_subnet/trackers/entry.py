@@ -23,3 +23,5 @@ class TrackerEntry:
     """(run folder); called in the main thread before that thread starts."""
     is_enabled: Callable[[Config], bool] = lambda config: True
     """False: its own settings or environment turn it off."""
+    at_the_end: Callable[[str], str] = lambda out: ""
+    """(folder of the runs) -> a line for the user after a run or a sweep, or ""."""

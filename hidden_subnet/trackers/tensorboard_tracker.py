@@ -1,11 +1,19 @@
-"""The metrics of a run as TensorBoard scalars, in the run's folder."""
+"""The metrics of a run as TensorBoard scalars, and at its end settings and result (HPARAMS), in the run's folder."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
+from hidden_subnet.config.differences import flat
 from hidden_subnet.config.registries import TRACKERS, register
 from hidden_subnet.store import folders
+from hidden_subnet.store.read import dig, number
 from hidden_subnet.trackers.entry import TrackerEntry
+
+PLAIN = (bool, int, float, str)
+"""Types of TensorBoard's hyperparameters."""
+MEASURED = ("last.test.top1", "last.test.loss", "best.test.top1", "untrained.first_mask.top1", "density")
+"""Values of result.json by which the HPARAMS tab compares runs."""
 
 
 class TensorboardTracker:
@@ -15,22 +23,42 @@ class TensorboardTracker:
         from torch.utils.tensorboard import SummaryWriter  # takes a quarter of a second
 
         folders.make_folder(folder / "tensorboard")  # TensorBoard itself would follow a link
-        self._writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
 
     def log(self, row: dict[str, float]) -> None:
         for key, value in row.items():
             if key != "epoch":
-                self._writer.add_scalar(key, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(key, value, int(row["epoch"]))
+        self._writer.flush()
 
     def finish(self, result: dict[str, Any]) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        from torch.utils.tensorboard.summary import hparams
+
+        found = flat(result.get("projection", {}))
+        settings = {
+            name: value if isinstance(value, PLAIN) and value != "" else str(value or "none")
+            for name, value in found.items()
+        }
+        values = {name: value for name in MEASURED if (value := number(dig(result, name))) is not None}
+        # add_hparams would write them to a folder of their own, as another run.
+        metrics = {f"result/{name}": value for name, value in values.items()}
+        for summary in hparams(settings, metrics):  # type: ignore[no-untyped-call]
+            self._writer.file_writer.add_summary(summary)
+        for name, value in values.items():
+            self._writer.add_scalar(f"result/{name}", value, int(result["last"]["epoch"]))
+        self._writer.close()
 
     def fail(self, message: str) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def interrupt(self) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
-register(TRACKERS, "tensorboard")(TrackerEntry("TensorBoard", lambda config, folder, sweep: TensorboardTracker(folder)))
+register(TRACKERS, "tensorboard")(
+    TrackerEntry(
+        "TensorBoard",
+        lambda config, folder, sweep: TensorboardTracker(folder),
+        at_the_end=lambda out: f"to see the runs, type: tensorboard --logdir {shlex.quote(out)}",
+    )
+)

@@ -22,7 +22,7 @@ from hidden_subnet.methods.dense import DenseSettings
 from hidden_subnet.store import files
 from hidden_subnet.store.files import load_config
 from hidden_subnet.sweep.execute import RunObserver, execute
-from hidden_subnet.trackers import TrackerEntry, check_trackers
+from hidden_subnet.trackers import TrackerEntry, check_trackers, last_lines
 from hidden_subnet.trackers.background import InBackground, Patience
 from hidden_subnet.trackers.sent import run_id
 from hidden_subnet.trackers.wandb_environment import tags
@@ -287,7 +287,29 @@ def test_tensorboard_read_back(folder: Path, capfd: pytest.CaptureFixture[str]) 
         for tag in reader.Tags()["scalars"]:
             events |= {(tag, event.step): event.value for event in reader.Scalars(tag)}
     logged = {(key, int(row["epoch"])): value for row in ROWS for key, value in row.items() if key != "epoch"}
-    assert events == pytest.approx(logged)
+    measured = {"last.test.top1": 0.97, "last.test.loss": 0.3, "best.test.top1": 0.98, "density": RESULT["density"]}
+    assert events == pytest.approx(logged | {(f"result/{name}", 2): value for name, value in measured.items()})
+
+
+def test_tensorboard_has_settings_and_result_to_compare_runs_by(folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    (tracker,) = open_trackers(make(["tensorboard"]), folder, "s", pytest.fail)
+    tracker.log(ROWS[0])
+    settings = {"method": {"name": "dense"}, "prune_rate": 0.5, "pretrained": None, "metrics": ["a", "b"]}
+    tracker.finish({**RESULT, "projection": settings})
+    reader = EventAccumulator(str(folder / "tensorboard"))
+    reader.Reload()
+    found = reader.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = HParamsPluginData.FromString(found).session_start_info
+    values = {name: value.string_value or value.number_value for name, value in start.hparams.items()}
+    assert values == {"method.name": "dense", "prune_rate": 0.5, "pretrained": "none", "metrics": '["a", "b"]'}
+
+
+def test_what_to_type_at_the_end() -> None:
+    assert last_lines(make(["tensorboard", "wandb"])) == ["to see the runs, type: tensorboard --logdir runs"]
+    assert last_lines(make([])) == []
 
 
 def test_tensorboard_that_cannot_write_warns_once(folder: Path) -> None:
