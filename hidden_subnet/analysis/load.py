@@ -124,7 +124,8 @@ def load_into(network: nn.Module, method: Method, folder: Path, result: dict[str
     except ValueError as error:
         raise ValueError(f"{folder / 'checkpoints' / files.checkpoint_name(which)}: {error}") from None
     method.on_evaluation(int(state["epoch"]))  # epochs may differ in prune rate, and so in their masks
-    if not weights_from_seed(config) and method.weights_stay() and has_stable_digest(config):
+    stays = method.weights_stay() and not config.train.norm_affine
+    if not weights_from_seed(config) and stays and has_stable_digest(config):
         require_its_weights(folder.name, result, weights_digest(network))
     return int(state["epoch"])
 

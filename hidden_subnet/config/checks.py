@@ -304,6 +304,9 @@ def _model(config: Config) -> Iterator[str]:
         rule = "joins the batch norms of several GPUs (train.devices=2 or more, not on the CPU)"
         yield problem("train.sync_norm=true", rule, "train.sync_norm=false")
     if not entry.has_norm:
+        if train.norm_affine:
+            rule = f"model={model.name} has no batch norm whose factors could be learned"
+            yield problem("train.norm_affine=true", rule, "train.norm_affine=false")
         if model.norm is not Norm.batch_fixed:
             rule = f"model={model.name} has no norm layers"
             yield problem(f"model.norm={model.norm.name}", rule, "model.norm=batch_fixed")

@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 from hidden_subnet.config.layer_rates import plain_rates
 from hidden_subnet.config.own_parts import USED, import_own_parts
 from hidden_subnet.config.parsing import parse_yaml
-from hidden_subnet.config.registries import DATA, METHODS, MODELS, load_parts, unknown_names
-from hidden_subnet.config.settings import Config, CustomModel, Data, MethodSettings, Model, default_value, setting
+from hidden_subnet.config.registries import DATA, METHODS, MODELS, load_parts, method_traits, model_entry, unknown_names
+from hidden_subnet.config.settings import Config, CustomModel, Data, MethodSettings, Model, Norm, default_value, setting
 from hidden_subnet.errors import ConfigError
 
 T = TypeVar("T")
@@ -135,10 +135,15 @@ def normalised(config: Config) -> Config:
     Hydra's range(0.1,1.0,0.1) yields 0.30000000000000004 for 0.3; also 1 becomes 1.0, and -0.0 becomes 0.0.
     """
     rounded: Config = _rounded(config)
-    pruning = rounded.pruning
+    pruning, model = rounded.pruning, rounded.model
     if pruning.rates:
         pruning = replace(pruning, rates=plain_rates(pruning.rates))
-    return replace(rounded, pruning=pruning, out=os.path.expanduser(config.out), metrics=sorted(set(config.metrics)))
+    if rounded.train.norm_affine and (entry := model_entry(model)) is not None and entry.has_norm_choice:
+        method = method_traits(config)
+        if method.is_trained() and not method.only_last_layer:
+            model = replace(model, norm=Norm.batch)  # which has the factors
+    out, metrics = os.path.expanduser(config.out), sorted(set(config.metrics))
+    return replace(rounded, model=model, pruning=pruning, out=out, metrics=metrics)
 
 
 def _rounded(settings: Any) -> Any:
@@ -194,7 +199,7 @@ def from_dict(settings: dict[str, Any]) -> Config:
     config = _build(Config, _with_unknown_parts(_with_tracker_mapping(settings)))
     for problem in unknown_names(config) if config.code is None else ():
         raise ConfigError(problem)
-    return config
+    return normalised(config) if config.train.norm_affine else config  # which sets another setting, too
 
 
 def restored(settings: dict[str, Any], use: Sequence[str]) -> Config:

@@ -130,6 +130,8 @@ UNUSED: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
         lambda c: c.train.weight_decay == 0 or _has_no_norm(c),
         "nothing of it is decayed: there is no train.weight_decay, or the network has no norm layers and biases",
     ),
+    (("train.norm_affine",), lambda c: method_traits(c).only_last_layer, "{method} trains only its last layer"),
+    (("train.norm_affine",), lambda c: method_traits(c).trains_unmasked(), ""),  # they train with the weights
     # In these cases the number of processes changes rounding only, as the number of threads does.
     (("train.devices",), lambda c: c.train.sync_norm or _has_no_norm(c), ""),
     (tuple(f"train.{field.name}" for field in fields(Train)), _sees_no_batch, "{method} trains nothing"),

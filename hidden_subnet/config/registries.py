@@ -133,6 +133,11 @@ class MethodTraits:
         return cls.trains in ("weights", "both") or (cls.trains == "scores" and cls.score_stream is None)
 
     @classmethod
+    def trains_unmasked(cls) -> bool:
+        """Return whether what is not masked, such as the factors of batch norm, is trained in every epoch."""
+        return cls.trains_weights() and cls.trains != "both" and not cls.only_last_layer
+
+    @classmethod
     def weights_stay(cls) -> bool:
         """Return whether a run ends with the weights that it started with."""
         return not cls.trains_weights() and not cls.changes_weights
@@ -181,6 +186,8 @@ class ModelEntry:
     """True: there are norm layers (or biases), on which norm_decay, norm_batches and devices act."""
     has_width: bool = True
     """True: model.width has an effect."""
+    has_norm_choice: bool = False
+    """True: model.norm has an effect."""
     draws_in_steps: bool = False
     """True: a training step draws random numbers (dropout), so that torch is seeded for each step."""
     masks_parameters: bool = False

@@ -311,6 +311,11 @@ class Train:
     )
     """Number of training batches from which batch-norm statistics are recomputed before each evaluation; 0 uses the
     running averages."""
+    norm_affine: bool = setting(
+        False, id="if_changed", help="learn a factor and a shift for each channel of batch norm beside the scores"
+    )
+    """They start at 1 and 0 (model.norm becomes batch), and train in every epoch at train.lr. Without it those that a
+    network has train where and while the weights do."""
     precision: Precision = setting(
         Precision.fp32, id="if_changed", help="bf16: convolutions and products of the network in bfloat16"
     )

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from hidden_subnet.masks.recompute import should_recompute
@@ -195,6 +196,16 @@ def not_masked(model: nn.Module) -> dict[str, int]:
     """Return name and number of elements of each parameter that is not masked; scores are not listed."""
     known = {id(each) for _, layer in masked_layers(model) for each in (layer.weight, layer.scores)}
     return {name: value.numel() for name, value in model.named_parameters() if id(value) not in known}
+
+
+def norm_factors(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the factors and shifts of all batch-norm layers, (channels,), by name."""
+    layers = [(path, each) for path, each in model.named_modules() if isinstance(each, _BatchNorm)]
+    return {
+        f"{path}.{name}".lstrip("."): value
+        for path, layer in layers
+        for name, value in layer.named_parameters(recurse=False)
+    }
 
 
 def fill_scores(model: nn.Module, seed: int, stream: str) -> None:

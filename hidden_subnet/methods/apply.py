@@ -5,7 +5,7 @@ from torch import nn
 from hidden_subnet.config.identity import seed_of
 from hidden_subnet.config.registries import METHODS, MethodTraits, model_entry
 from hidden_subnet.config.settings import Config
-from hidden_subnet.masks.layers import fill_scores, mask_layers, masked_layers
+from hidden_subnet.masks.layers import fill_scores, mask_layers, masked_layers, norm_factors
 from hidden_subnet.methods.base import Method
 from hidden_subnet.models.inits import LAYERS, dense_layers
 
@@ -23,14 +23,17 @@ def apply_method(network: nn.Module, config: Config) -> Method:
         mask_layers(network, dense=dense_layers(network, config.model), by_parameter=entry.masks_parameters)
         if kind.score_stream is not None:
             fill_scores(network, seed_of(config, "scores"), kind.score_stream)
-    require_gradients(network, kind)
+    require_gradients(network, kind, norm_affine=config.train.norm_affine)
     method = kind(network, config)
     method.on_evaluation(0)
     return method
 
 
-def require_gradients(network: nn.Module, kind: type[MethodTraits]) -> None:
-    """Set which parameters of a network, masked or not, are trained by a method of this kind."""
+def require_gradients(network: nn.Module, kind: type[MethodTraits], *, norm_affine: bool = False) -> None:
+    """Set which parameters of a network, masked or not, are trained by a method of this kind.
+
+    norm_affine: of a masked one that is trained, batch norm's factors too, whatever else.
+    """
     if not kind.masks:
         network.requires_grad_(kind.trains == "weights" and not kind.only_last_layer)
         if kind.only_last_layer:
@@ -42,6 +45,8 @@ def require_gradients(network: nn.Module, kind: type[MethodTraits]) -> None:
     for _, layer in masked_layers(network):
         layer.weight.requires_grad_(kind.trains in ("weights", "both"))
         layer.scores.requires_grad_(kind.trains in ("scores", "both"))
+    for value in norm_factors(network).values() if norm_affine and kind.is_trained() else ():
+        value.requires_grad_(True)
 
 
 def last_layer(network: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from hidden_subnet.config.ranges import Range
 from hidden_subnet.config.registries import METHODS, register
 from hidden_subnet.config.settings import Config, MethodSettings, setting
 from hidden_subnet.errors import problem
-from hidden_subnet.masks.layers import ScoreRule, not_masked
+from hidden_subnet.masks.layers import ScoreRule, norm_factors, not_masked
 from hidden_subnet.masks.selection import LayerSelection
 from hidden_subnet.methods.base import Method
 from hidden_subnet.methods.edge_popup import EdgePopupRule
@@ -83,7 +83,8 @@ class WarmupThenPrune(Method):
 
     def __init__(self, network: nn.Module, config: Config) -> None:
         super().__init__(network, config)
-        self.unmasked = [network.get_parameter(name) for name in not_masked(network)]
+        learned = norm_factors(network) if config.train.norm_affine else {}  # in both phases
+        self.unmasked = [network.get_parameter(name) for name in not_masked(network) if name not in learned]
 
     def rule(self, selection: LayerSelection, path: str) -> ScoreRule:
         """Return a WarmupRule over the selection of the layer."""

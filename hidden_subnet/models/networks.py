@@ -183,4 +183,4 @@ def _problems(config: Config, info: DataInfo) -> Iterator[str]:
 
 
 for name in NAMES:
-    register(MODELS, name)(ModelEntry(_build, _problems, _weights, has_norm=has_norm(name)))
+    register(MODELS, name)(ModelEntry(_build, _problems, _weights, has_norm(name), has_norm_choice=has_norm(name)))

@@ -57,6 +57,7 @@ VALUES: dict[str, dict[Any, str]] = {
     },
     "pruning": {"layerwise": "layerwise", "global": "global", "erk": "ERK", "balanced": "balanced"},
     "structure": {"weight": "single weights", "n_m": "N:M", "block": "blocks", "channel": "channels"},
+    "norm_affine": {True: "batch norm learned", False: "batch norm not learned"},
     "width": {0.25: "quarter width", 0.5: "half width", 1.0: "full width", 2.0: "double width"},
 }
 """Names of all that is ours, which a test compares with the registries; parts of users have none here."""

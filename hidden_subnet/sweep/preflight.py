@@ -26,7 +26,7 @@ from hidden_subnet.config.settings import Config, Precision, Structure, Train
 from hidden_subnet.data.catalog import prepare as prepare_data
 from hidden_subnet.errors import AGAIN, ConfigError, problem
 from hidden_subnet.masks.gpu.select import available
-from hidden_subnet.masks.layers import refuse_tied
+from hidden_subnet.masks.layers import norm_factors, refuse_tied
 from hidden_subnet.masks.structure import left_dense
 from hidden_subnet.models.from_config import bare_network, masked_shapes
 from hidden_subnet.models.inits import dense_layers
@@ -171,7 +171,7 @@ def _try_networks(configs: list[Config], infos: list[DataInfo]) -> None:
         for config, info in zip(configs, infos, strict=True)
     ]
     sizes = {id(config): size for config, size in zip(configs, smallest, strict=True)}
-    norms = [config.train.norm_batches > 0 for config in configs]
+    norms = [(config.train.norm_batches > 0, config.train.norm_affine) for config in configs]
     devices = [choose_device(config.train.device) for config in configs]
     masks = [method_traits(config).masks for config in configs]
     for config, info in _distinct(configs, infos, smallest, norms, devices, masks):
@@ -194,6 +194,9 @@ def _try_networks(configs: list[Config], infos: list[DataInfo]) -> None:
         if config.train.norm_batches and not layers_with_statistics(network):
             rule = f"model.name={config.model.name} has no batch norm, whose statistics it would recompute"
             raise ConfigError(problem(f"train.norm_batches={config.train.norm_batches}", rule, "train.norm_batches=0"))
+        if config.train.norm_affine and not norm_factors(network):
+            rule = f"model.name={config.model.name} has no batch norm with factors, which it would learn"
+            raise ConfigError(problem("train.norm_affine=true", rule, "train.norm_affine=false"))
 
 
 def refuse_undetermined(name: str, network: nn.Module, shape: tuple[int, int, int], device: str) -> None:

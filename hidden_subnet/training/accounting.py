@@ -88,8 +88,10 @@ def count_bits(method: Method, kept: Mapping[str, float], pruning: Pruning) -> i
     if method.trains in ("scores", "both") or method.changes_weights:
         shapes = {path: tuple(layer.weight.shape) for path, layer in masked_layers(method.network)}
         bits += sum(mask_bits(shapes[path], int(count), pruning) for path, count in kept.items())
-    if method.trains_weights():
-        bits += NUMBER_BITS * sum(not_masked(method.network).values())
+    others = not_masked(method.network)
+    if not method.trains_weights():  # but for what train.norm_affine learns
+        others = {name: n for name, n in others.items() if method.network.get_parameter(name).requires_grad}
+    bits += NUMBER_BITS * sum(others.values())
     return math.ceil(bits)
 
 

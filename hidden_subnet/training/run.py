@@ -343,7 +343,8 @@ def _finish_epoch(experiment: Experiment, trainer: Trainer, epoch_at: float, los
 def _refuse_changed_weights(experiment: Experiment) -> None:
     """Raise RuntimeError where a method changes weights that no checkpoint would hold."""
     method = experiment.method
-    if not method.weights_stay() or not has_stable_digest(experiment.config):
+    config = experiment.config
+    if not method.weights_stay() or config.train.norm_affine or not has_stable_digest(config):
         return
     if weights_digest(experiment.network) != experiment.weights_sha256:
         raise RuntimeError(
@@ -465,10 +466,17 @@ def _say_what_is_special(experiment: Experiment, callbacks: Callbacks, *, resume
             structure = config.pruning.structure.name
             callbacks.say(f"pruning.structure={structure} keeps all weights of {path} {shapes[path]}: {why}")
     if layers and left and not experiment.method.trains_weights():
-        frozen = sum(left.values())
-        shown = ", ".join(list(left)[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
-        callbacks.say(
-            f"masks {experiment.parameters - frozen:,} of {experiment.parameters:,} parameters, in {len(layers)} "
-            f"weights; prune_rate is a fraction of these. Not masked, kept as they were drawn: {shown} "
-            f"(all in {files.RESULT})"
-        )
+        learned = [name for name in left if network.get_parameter(name).requires_grad]  # train.norm_affine
+        frozen = [name for name in left if name not in learned]
+        says = [
+            f"masks {experiment.parameters - sum(left.values()):,} of {experiment.parameters:,} parameters, in "
+            f"{len(layers)} weights; prune_rate is a fraction of these"
+        ]
+        if learned:
+            says.append(
+                f"{sum(left[name] for name in learned):,} are factors and shifts of batch norm, learned beside the scores"
+            )
+        if frozen:
+            shown = ", ".join(frozen[:6]) + (f" and {len(frozen) - 6} more" if len(frozen) > 6 else "")
+            says.append(f"Not masked, kept as they were drawn: {shown} (all in {files.RESULT})")
+        callbacks.say(". ".join(says))
