@@ -473,9 +473,8 @@ def _say_what_is_special(experiment: Experiment, callbacks: Callbacks, *, resume
             f"{len(layers)} weights; prune_rate is a fraction of these"
         ]
         if learned:
-            says.append(
-                f"{sum(left[name] for name in learned):,} are factors and shifts of batch norm, learned beside the scores"
-            )
+            count = sum(left[name] for name in learned)
+            says.append(f"{count:,} are factors and shifts of batch norm, learned beside the scores")
         if frozen:
             shown = ", ".join(frozen[:6]) + (f" and {len(frozen) - 6} more" if len(frozen) > 6 else "")
             says.append(f"Not masked, kept as they were drawn: {shown} (all in {files.RESULT})")
