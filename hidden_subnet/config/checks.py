@@ -24,6 +24,7 @@ from hidden_subnet.config.registries import (
     unknown_names,
 )
 from hidden_subnet.config.settings import (
+    Activation,
     Config,
     Data,
     Device,
@@ -303,6 +304,9 @@ def _model(config: Config) -> Iterator[str]:
     if train.sync_norm and (train.devices == 1 or train.device in (Device.cpu, Device.mps)):
         rule = "joins the batch norms of several GPUs (train.devices=2 or more, not on the CPU)"
         yield problem("train.sync_norm=true", rule, "train.sync_norm=false")
+    if not entry.has_activation and model.activation is not Activation.relu:
+        rule = "is for our own networks (fc, conv2, resnet20, ...); this one has activations of its own"
+        yield problem(f"model.activation={model.activation.name}", rule, "model.activation=relu")
     if not entry.has_norm:
         if train.norm_affine:
             rule = f"model={model.name} has no batch norm whose factors could be learned"

@@ -188,6 +188,8 @@ class ModelEntry:
     """True: model.width has an effect."""
     has_norm_choice: bool = False
     """True: model.norm has an effect."""
+    has_activation: bool = False
+    """True: model.activation has an effect."""
     draws_in_steps: bool = False
     """True: a training step draws random numbers (dropout), so that torch is seeded for each step."""
     masks_parameters: bool = False

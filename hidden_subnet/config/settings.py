@@ -52,6 +52,7 @@ def default_value(field: "Field[Any]") -> Any:
 # names, since OmegaConf accepts the value of an enum too: with numbers as values, train.precision=1 would pass.
 Library = Enum("Library", {"own": "own", "torchvision": "torchvision", "timm": "timm"})
 Norm = Enum("Norm", {"batch_fixed": "batch_fixed", "batch": "batch"})
+Activation = Enum("Activation", {"relu": "relu", "elu": "elu"})
 Masking = Enum("Masking", {"masked": "masked", "dense": "dense"})
 Fan = Enum("Fan", {"fan_in": "fan_in", "fan_out": "fan_out"})
 Scale = Enum("Scale", {"none": "none", "density": "density", "reference": "reference"})
@@ -82,6 +83,9 @@ class Model:
     )
     """batch: a factor and a shift for each channel, frozen at 1 and 0 where the weights are frozen (as in the code of
     Ramanujan et al.), trained where and while the weights are trained."""
+    activation: Activation = setting(
+        Activation.relu, id="if_changed", help="relu or elu after the hidden layers of our own networks"
+    )
     first_layer: Masking = setting(
         Masking.masked, id="if_changed", help="dense: its weights all stay and do not count for prune_rate"
     )
@@ -123,6 +127,14 @@ class Init:
     """density keeps the variance of a pruned layer's outputs, and does not scale a layer that stays dense. reference
     divides by sqrt(prune_rate) in every layer, as the code of Ramanujan et al. does, which takes the prune rate for the
     density; it is there to reproduce that code."""
+    attention_scale: float = setting(
+        1.0,
+        id="if_changed",
+        help="multiplies the random weights of queries and keys in nn.MultiheadAttention",
+        within=Range(0, 1000, above=True, note="1 changes nothing"),
+    )
+    """The dimension of a head's keys to the power 1/4, 2.8 for 64, was near the best for random GPT-2 (Otsuka et al.
+    2025, arXiv 2511.04217)."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from hidden_subnet.masks.selection import LayerSelection
 from hidden_subnet.methods.base import Method
 from hidden_subnet.methods.edge_popup import EdgePopupRule, Transform
 from hidden_subnet.models.from_config import init_scale
-from hidden_subnet.models.inits import drawn_weight
+from hidden_subnet.models.inits import drawn_weight, scale_attention
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,6 +84,7 @@ class Iterand(Method):
             chance = torch.rand(shape, generator=source)
             module, factor = self._modules[path], init_scale(self.config, rate)
             fresh = drawn_weight(module, shape, init.name, init.mode.name, factor, source)
+            scale_attention(path, fresh, init.attention_scale)
             weight = layer.weight.detach()
             mask = layer.rule.mask(layer.scores.detach())
             weight.copy_(redrawn(weight, mask, chance.to(weight), settings.fraction, fresh.to(weight)))

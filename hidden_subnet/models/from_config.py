@@ -10,7 +10,7 @@ from hidden_subnet.config.layer_rates import layer_rates
 from hidden_subnet.config.registries import model_entry
 from hidden_subnet.config.settings import Config, Model, Scale, Structure
 from hidden_subnet.masks.structure import does_not_divide
-from hidden_subnet.models.inits import dense_layers, fill, weights_of
+from hidden_subnet.models.inits import dense_layers, fill, scale_attention, weights_of
 
 
 def bare_network(model: Model, info: DataInfo, seed: int) -> nn.Module:
@@ -92,6 +92,8 @@ def draw_weights(network: nn.Module, config: Config, seed: int, schema: int | No
             unscaled |= {path for path, shape in shapes.items() if does_not_divide(shape, config.pruning)}
         scales |= dict.fromkeys(unscaled, 1.0)
     fill(network, init.name, init.mode.name, init_scale(config, config.prune_rate), seed, scales=scales)
+    for path, module, name in weights_of(network):
+        scale_attention(path, module.get_parameter(name).detach(), init.attention_scale)
 
 
 def init_scale(config: Config, rate: float) -> float:

@@ -159,6 +159,15 @@ def drawn_weight(
     return drawn
 
 
+def scale_attention(path: str, weight: Tensor, factor: float) -> None:
+    """Multiply the queries' and keys' part of the weight at `path` by `factor`, in place; other weights have none."""
+    name = path.rpartition(".")[2]
+    if name == "in_proj_weight":  # of queries, keys and values, one after the other
+        weight[: 2 * len(weight) // 3] *= factor
+    elif name in ("q_proj_weight", "k_proj_weight"):
+        weight *= factor
+
+
 def _out_first(module: nn.Module, weight: Tensor) -> Tensor:
     """Return the weight of a layer as (out, in, *kernel), the shape that `fans` takes."""
     return weight.transpose(0, 1) if isinstance(module, TRANSPOSED) else weight

@@ -31,43 +31,53 @@ from hidden_subnet.models.sizes import (
     plan,
 )
 
+Norm = Callable[[int], nn.Module]
+Act = type[nn.ReLU] | type[nn.ELU]
+ACTIVATIONS: dict[str, Act] = {"relu": nn.ReLU, "elu": nn.ELU}
+"""The modules of model.activation."""
 
-def build(name: str, width: float, shape: Shape, classes: int, *, affine: bool = False) -> nn.Sequential:
+
+def build(
+    name: str, width: float, shape: Shape, classes: int, *, affine: bool = False, activation: str = "relu"
+) -> nn.Sequential:
     """Build a network of sizes.NAMES: images (B, *shape) to logits (B, classes). Raises ValueError as `plan` does.
 
-    With `affine` the norm layers have a factor and a shift for each channel, which start at 1 and 0.
+    With `affine` the norm layers have a factor and a shift for each channel, which start at 1 and 0. activation: a name
+    of ACTIVATIONS.
     """
     sizes = plan(name, width, shape, classes)
+    act = ACTIVATIONS[activation]
     if isinstance(sizes, ResidualPlan):
-        return resnet(sizes, partial(nn.BatchNorm2d, affine=affine))
+        return resnet(sizes, partial(nn.BatchNorm2d, affine=affine), act)
     if isinstance(sizes, StackPlan):
-        return stack(sizes, partial(nn.BatchNorm2d, affine=affine))
+        return stack(sizes, partial(nn.BatchNorm2d, affine=affine), act)
     layers: list[tuple[str, nn.Module]] = []
     channels = shape[0]
     for pair, wide in enumerate(sizes.pairs, start=1):
         layers += [
             (f"conv{2 * pair - 1}", nn.Conv2d(channels, wide, 3, padding=1, bias=False)),
-            (f"relu{2 * pair - 1}", nn.ReLU()),
+            (f"{activation}{2 * pair - 1}", act()),
             (f"conv{2 * pair}", nn.Conv2d(wide, wide, 3, padding=1, bias=False)),
-            (f"relu{2 * pair}", nn.ReLU()),
+            (f"{activation}{2 * pair}", act()),
             (f"pool{pair}", nn.MaxPool2d(2)),
         ]
         channels = wide
-    return nn.Sequential(OrderedDict([*layers, ("flatten", nn.Flatten()), *_linear(sizes.features)]))
+    return nn.Sequential(OrderedDict([*layers, ("flatten", nn.Flatten()), *_linear(sizes.features, act)]))
 
 
-def _linear(features: list[int]) -> Iterator[tuple[str, nn.Module]]:
+def _linear(features: list[int], act: Act) -> Iterator[tuple[str, nn.Module]]:
     steps = list(pairwise(features))
     for index, (inputs, outputs) in enumerate(steps, start=1):
         yield f"fc{index}", nn.Linear(inputs, outputs, bias=False)
         if index < len(steps):
-            yield f"fc{index}_relu", nn.ReLU()
+            yield f"fc{index}_{_name(act)}", act()
 
 
-Norm = Callable[[int], nn.Module]
+def _name(act: Act) -> str:
+    return act.__name__.lower()
 
 
-def stack(sizes: StackPlan, norm: Norm) -> nn.Sequential:
+def stack(sizes: StackPlan, norm: Norm, act: Act) -> nn.Sequential:
     """Build a network of sizes.STACKS; its layers are named conv1, norm1, relu1, ..., pool1, ..., flatten, fc1, ..."""
     layers: list[tuple[str, nn.Module]] = []
     number = 0
@@ -77,9 +87,9 @@ def stack(sizes: StackPlan, norm: Norm) -> nn.Sequential:
             layers.append((f"conv{number}", _conv(conv)))
             if sizes.norm:
                 layers.append((f"norm{number}", norm(conv.outputs)))
-            layers.append((f"relu{number}", nn.ReLU(inplace=True)))
+            layers.append((f"{_name(act)}{number}", act(inplace=True)))
         layers.append((f"pool{index}", nn.MaxPool2d(2)))
-    return nn.Sequential(OrderedDict([*layers, ("flatten", nn.Flatten()), *_linear(sizes.features)]))
+    return nn.Sequential(OrderedDict([*layers, ("flatten", nn.Flatten()), *_linear(sizes.features, act)]))
 
 
 class PaddedShortcut(nn.Module):
@@ -97,12 +107,12 @@ class PaddedShortcut(nn.Module):
 class ResidualBlock(nn.Module):
     """A residual block, basic or bottleneck: relu(body(x) + shortcut(x)), He et al. 2016."""
 
-    def __init__(self, sizes: Block, norm: Norm) -> None:
+    def __init__(self, sizes: Block, norm: Norm, act: Act) -> None:
         super().__init__()
         self.body = nn.Sequential()
         for index, conv in enumerate(sizes.convs, start=1):
             if index > 1:
-                self.body.add_module(f"relu{index - 1}", nn.ReLU(inplace=True))
+                self.body.add_module(f"{_name(act)}{index - 1}", act(inplace=True))
             self.body.add_module(f"conv{index}", _conv(conv))
             self.body.add_module(f"norm{index}", norm(conv.outputs))
         self.shortcut = nn.Sequential()  # the identity while it is empty
@@ -111,24 +121,24 @@ class ResidualBlock(nn.Module):
             self.shortcut.add_module("norm", norm(sizes.shortcut.outputs))
         elif (inputs := sizes.convs[0].inputs) != (outputs := sizes.convs[-1].outputs):
             self.shortcut.add_module("pad", PaddedShortcut(inputs, outputs, sizes.convs[0].stride))
-        self.relu = nn.ReLU(inplace=True)
+        self.activation = act(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map feature maps (B, inputs, H, W) to (B, outputs, H', W'), with H' = H / stride, rounded up."""
-        output: Tensor = self.relu(self.body(images) + self.shortcut(images))
+        output: Tensor = self.activation(self.body(images) + self.shortcut(images))
         return output
 
 
-def resnet(sizes: ResidualPlan, norm: Norm) -> nn.Sequential:
+def resnet(sizes: ResidualPlan, norm: Norm, act: Act) -> nn.Sequential:
     """Build a residual network; its layers are named stem, stage1.0.body.conv1, ..., stage4.1.shortcut.conv, fc."""
     model = nn.Sequential()
     model.add_module("stem", _conv(sizes.stem))
     model.add_module("stem_norm", norm(sizes.stem.outputs))
-    model.add_module("stem_relu", nn.ReLU(inplace=True))
+    model.add_module(f"stem_{_name(act)}", act(inplace=True))
     if sizes.pool:
         model.add_module("stem_pool", nn.MaxPool2d(3, stride=2, padding=1))
     for index, stage in enumerate(sizes.stages, start=1):
-        model.add_module(f"stage{index}", nn.Sequential(*(ResidualBlock(block, norm) for block in stage)))
+        model.add_module(f"stage{index}", nn.Sequential(*(ResidualBlock(block, norm, act) for block in stage)))
     model.add_module("pool", nn.AdaptiveAvgPool2d(1))
     model.add_module("flatten", nn.Flatten())
     model.add_module("fc", nn.Linear(sizes.features, sizes.classes, bias=False))
@@ -142,7 +152,8 @@ def _conv(conv: Conv) -> nn.Conv2d:
 
 
 def _build(model: Model, info: DataInfo, seed: int) -> nn.Module:
-    return build(model.name, model.width, info.shape, info.classes, affine=model.norm is NormChoice.batch)
+    affine, activation = model.norm is NormChoice.batch, model.activation.name
+    return build(model.name, model.width, info.shape, info.classes, affine=affine, activation=activation)
 
 
 def _weights(model: Model, info: DataInfo) -> int:
@@ -183,4 +194,6 @@ def _problems(config: Config, info: DataInfo) -> Iterator[str]:
 
 
 for name in NAMES:
-    register(MODELS, name)(ModelEntry(_build, _problems, _weights, has_norm(name), has_norm_choice=has_norm(name)))
+    has = has_norm(name)
+    entry = ModelEntry(_build, _problems, _weights, has_norm=has, has_norm_choice=has, has_activation=True)
+    register(MODELS, name)(entry)

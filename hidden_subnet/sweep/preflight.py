@@ -174,14 +174,17 @@ def _try_networks(configs: list[Config], infos: list[DataInfo]) -> None:
     norms = [(config.train.norm_batches > 0, config.train.norm_affine) for config in configs]
     devices = [choose_device(config.train.device) for config in configs]
     masks = [method_traits(config).masks for config in configs]
-    for config, info in _distinct(configs, infos, smallest, norms, devices, masks):
+    scales = [config.init.attention_scale for config in configs]
+    for config, info in _distinct(configs, infos, smallest, norms, devices, masks, scales):
         entry = model_entry(config.model)
         if entry is None or entry.probe is None:
+            _refuse_attention_scale(config, None)
             continue
         try:
             network = entry.probe(config.model, info, sizes[id(config)])
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        _refuse_attention_scale(config, network)
         if method_traits(config).masks:
             try:
                 refuse_tied(network, dense_layers(network, config.model))
@@ -197,6 +200,16 @@ def _try_networks(configs: list[Config], infos: list[DataInfo]) -> None:
         if config.train.norm_affine and not norm_factors(network):
             rule = f"model.name={config.model.name} has no batch norm with factors, which it would learn"
             raise ConfigError(problem("train.norm_affine=true", rule, "train.norm_affine=false"))
+
+
+def _refuse_attention_scale(config: Config, network: nn.Module | None) -> None:
+    if config.init.attention_scale == 1:
+        return
+    if network is None or not any(isinstance(each, nn.MultiheadAttention) for each in network.modules()):
+        rule = f"model.name={config.model.name} has no nn.MultiheadAttention, whose weights it would scale"
+        raise ConfigError(
+            problem(f"init.attention_scale={config.init.attention_scale:g}", rule, "init.attention_scale=1")
+        )
 
 
 def refuse_undetermined(name: str, network: nn.Module, shape: tuple[int, int, int], device: str) -> None:

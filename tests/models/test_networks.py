@@ -16,13 +16,13 @@ from torch import nn
 import hidden_subnet
 from hidden_subnet.analysis.load import export
 from hidden_subnet.config.registries import METHODS
-from hidden_subnet.config.settings import Config, Init, Masking, Model, Norm
+from hidden_subnet.config.settings import Activation, Config, Init, Masking, Model, Norm
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.methods.apply import apply_method
 from hidden_subnet.models import torchvision
 from hidden_subnet.models.inits import fill
 from hidden_subnet.models.networks import PaddedShortcut, build
-from hidden_subnet.models.sizes import RESIDUAL, count_weights, plan
+from hidden_subnet.models.sizes import NAMES, RESIDUAL, count_weights, plan
 from hidden_subnet.sweep.execute import RunObserver, execute
 from hidden_subnet.training.batch_norm import layers_with_statistics, recalibrate_batch_norm
 from hidden_subnet.training.collapse import dead_layer
@@ -85,6 +85,28 @@ def test_number_of_weights(name: str, parameters: int) -> None:
         with torch.device("meta"):
             theirs = torchvision.build(name, (3, 224, 224), 1000, 0)
         assert parameters == sum(value.numel() for value in theirs.parameters() if value.dim() > 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_elu_takes_the_place_of_each_relu(name: str) -> None:
+    relu, elu = (build(name, 1 / 4, (1, 32, 32), 10, activation=each) for each in ("relu", "elu"))
+    fill(relu, "kaiming_normal", "fan_in", 1.0, seed=0)
+    elu.load_state_dict(relu.state_dict())  # the weights have the same names
+    counts = {kind: sum(type(each) is kind for each in relu.modules()) for kind in (nn.ReLU, nn.ELU)}
+    assert counts[nn.ELU] == 0
+    assert [sum(type(each) is kind for each in elu.modules()) for kind in (nn.ReLU, nn.ELU)] == [0, counts[nn.ReLU]]
+    images = torch.randn(2, 1, 32, 32)
+    assert not torch.equal(relu(images), elu(images))
+
+
+def test_a_run_with_elu_is_another_run_and_learns(tmp_path: Path) -> None:
+    config = small(tmp_path)
+    config.model.activation = Activation.elu
+    assert config.model.name == "conv2"
+    result = execute(config, QUIET).result
+    assert result is not None
+    assert result["projection"]["model"]["activation"] == "elu"
+    assert result["last"]["train"]["loss"] < result["untrained"]["first_mask"]["loss"]
 
 
 def test_norm_has_parameters_only_when_asked() -> None:

@@ -11,7 +11,7 @@ load_parts()
 
 @pytest.mark.parametrize("kind", ["method", "model", "data", "init", "pruning"])
 def test_every_part_of_ours_has_a_name(kind: str) -> None:
-    named_by_the_user = {"model": {"torchvision"}, "data": {"torchvision", "npz"}}.get(kind, set())
+    named_by_the_user = {"model": {"torchvision", "timm", "custom"}, "data": {"torchvision", "npz"}}.get(kind, set())
     ours = {name for name in REGISTRIES[kind] if (kind, name) not in OWN}
     assert VALUES[kind].keys() == ours - named_by_the_user
     assert len({*VALUES[kind].values()}) == len(VALUES[kind])
