@@ -1,6 +1,5 @@
 """Loads the subnetwork of a finished run as a plain torch module, without masks and scores, and its test images."""
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,8 @@ from hidden_subnet.analysis import mask_file
 from hidden_subnet.analysis.mask_file import MaskFile
 from hidden_subnet.config.identity import digest, projection
 from hidden_subnet.config.own_parts import import_own_parts, require_own_parts
-from hidden_subnet.config.registries import DATA, MethodTraits, info_of
+from hidden_subnet.config.registries import DATA, MethodTraits
 from hidden_subnet.config.settings import Config
-from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.masks.layers import cached_masks, masked_layers, remove_masks
 from hidden_subnet.masks.state import current_masks, load_trained, weights_digest
 from hidden_subnet.methods.apply import apply_method
@@ -232,49 +230,3 @@ def finished(run: str | Path) -> Path:
             f"{folder} is not a finished run: it holds no {files.RESULT}; choose a folder in runs/ that holds one"
         )
     return folder
-
-
-PROGRAM = ".pt2"
-"""Suffix of an export that is a program."""
-OTHER_FORMATS = (".onnx", ".safetensors", ".h5", ".npz", ".npy", ".tflite", ".json")
-
-
-def export(run: str | Path, which: Which, to: Path | None) -> Path:
-    """Write the plain module of `load` to a file that torch reads without this package, and return the path.
-
-    `to`, by default subnetwork-<which>.pt in the run's folder: a name in .pt2 gives a program (torch.export), which
-    needs neither this package nor torchvision to compute the logits of images (B, C, H, W); any other name gives its
-    state_dict, which torch.load reads. A file that is there is replaced once the new one is whole.
-    """
-    path = to or Path(run) / f"subnetwork-{which}.pt"
-    if path.suffix in OTHER_FORMATS:
-        rule = (
-            f"is written by torch.save, or by torch.export where its name ends in {PROGRAM}, and not as its name says"
-        )
-        raise ConfigError(problem(f"--to {path}", rule, "--to", str(path.with_suffix(".pt")), lead="as in"))
-    network = load(run, which)
-    images = None
-    if path.suffix == PROGRAM:
-        images = torch.zeros(2, *info_of(load_config(Path(run) / files.CONFIG).data).shape)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder that the user names may be a link.
-        return write_network(network, images, path, root=to and path.parent)
-    except OSError as error:
-        rule = f"cannot be written ({error.strerror or error})"
-        raise OSError(problem(str(path), rule, "--to", "subnetwork.pt", lead="name another, as in")) from error
-
-
-def write_network(network: nn.Module, images: Tensor | None, path: Path, root: Path | None = None) -> Path:
-    """Write a network to a file, and return the path: a program where `images` (2, C, H, W) are given, else state_dict.
-
-    root: the folder that may be reached by links.
-    """
-    content = io.BytesIO()
-    if images is not None:
-        program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, content)
-    else:
-        torch.save(network.state_dict(), content)
-    folders.write_atomically(path, content.getvalue(), root=root)
-    return path

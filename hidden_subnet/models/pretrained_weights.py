@@ -1,12 +1,12 @@
 """Loads weights from a file into a network: copies the tensors that fit, and lists those that do not."""
 
 import hashlib
-import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 from torch import Tensor, nn
 
 from hidden_subnet.store import checkpoints
@@ -52,10 +52,10 @@ class WeightMatch:
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint of ours, or of a state_dict saved by torch.save; no code in the file is run.
+    """Return the tensors of a checkpoint of ours, of a state_dict saved by torch.save, or of safetensors.
 
-    The wrappers {"state_dict": ...} and {"model": ...} and DataParallel's prefix "module." are removed. Raises OSError
-    where the file cannot be read, and ValueError where it is damaged or unsafe, holds no named tensor, or has another
+    No code in the file is run. The wrappers {"state_dict": ...} and {"model": ...} and DataParallel's prefix "module."
+    are removed. Raises OSError where the file cannot be read, and ValueError where it is damaged or unsafe, holds no named tensor, or has another
     digest than `sha256`.
     """
     with open_regular(path) as file:
@@ -66,9 +66,10 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             "command again"
         )
     if _is_safetensors(content):
-        raise ValueError(
-            f"{path} is a safetensors file; convert it: pip install safetensors, then type: {_conversion(path)}"
-        )
+        try:
+            return _unwrapped(safetensors.torch.load(content))
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is a damaged safetensors file ({error}); {OTHER}") from None
     if not content.startswith((checkpoints.FRAMED, b"PK", b"\x80")):  # as torch.save begins a file, now or in the past
         raise ValueError(f"{path} is not a file of weights, as torch.save writes them, or damaged; {OTHER}")
     is_framed = content.startswith(checkpoints.FRAMED)
@@ -93,15 +94,14 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             raise ValueError(f"{path}: {name} is a {kind} tensor; save plain ones, as in: {SAVE}")
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name; save them, as in: {SAVE}")
+    return _unwrapped(tensors)
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without the prefix that DataParallel gives all names."""
     if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+        return {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
-
-
-def _conversion(path: Path) -> str:
-    """Return the command that writes a safetensors file as torch.save does, beside it."""
-    old, new = (json.dumps(str(each), ensure_ascii=False) for each in (path, path.with_suffix(".pt")))
-    return shlex.join(["python", "-c", f"import torch, safetensors.torch as s; torch.save(s.load_file({old}), {new})"])
 
 
 def _is_safetensors(content: bytes) -> bool:

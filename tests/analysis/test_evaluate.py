@@ -15,7 +15,7 @@ from helpers.runs import QUIET
 
 import hidden_subnet
 from hidden_subnet.analysis.evaluate import measure, rebuilt
-from hidden_subnet.analysis.load import export
+from hidden_subnet.analysis.export import export
 from hidden_subnet.cli.evaluate import evaluate
 from hidden_subnet.cli.main import main
 from hidden_subnet.config import identity
@@ -288,7 +288,7 @@ def test_export_takes_an_epoch(folder: Path, capfd: pytest.CaptureFixture[str]) 
     assert "no checkpoint of epoch 3; it has first, best, last, 2" in str(call("3"))
     assert "Is a directory" in str(call("2", "--to", str(folder)))
     assert str(call("2", "--to", "/proc/x.pt")).endswith("; name another, as in: --to subnetwork.pt")
-    for suffix in (".onnx", ".safetensors", ".h5"):
+    for suffix in (".npz", ".h5"):
         wrong = folder / f"net{suffix}"
         assert str(call("2", "--to", str(wrong))).endswith(f"as in: --to {folder}/net.pt")
         assert not wrong.exists()

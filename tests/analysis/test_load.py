@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from helpers.runs import QUIET, small
+from onnx.reference import ReferenceEvaluator
 
 import hidden_subnet
-from hidden_subnet.analysis import load
-from hidden_subnet.analysis.load import export
+from hidden_subnet.analysis.export import export, write_network
 from hidden_subnet.config.registries import info_of
 from hidden_subnet.config.settings import Library, Masking, Model, Norm, Precision
 from hidden_subnet.data import synthetic
@@ -79,11 +80,34 @@ def test_an_exported_file_gives_the_logits_of_load(name: str, tmp_path: Path) ->
     program = torch.export.load(path).module()
     assert torch.equal(program(images), expected)
     torch.testing.assert_close(program(images[:1]), expected[:1])  # batches of any size
+    tensors = safetensors.torch.load_file(export(outcome.folder, "last", tmp_path / "subnetwork.safetensors"))
+    assert tensors.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(value, tensors[name]) for name, value in loaded.state_dict().items())
     weights = torch.load(export(outcome.folder, "last", None))
     assert weights.keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
     loss = torch.nn.functional.cross_entropy(expected, labels).item()
     assert loss == pytest.approx(outcome.result["last"]["test"]["loss"], rel=1e-2 if name == "bf16" else 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["temperature", "residual"])
+def test_an_onnx_file_gives_the_logits_of_load(name: str, tmp_path: Path) -> None:
+    model, train = FORWARDS[name]
+    outcome = execute(replace(small(tmp_path, "random", **train), model=model), QUIET)
+    assert outcome.result is not None, outcome.message
+    path = export(outcome.folder, "last", tmp_path / "subnetwork.onnx")
+    images, _ = hidden_subnet.test_images(outcome.folder)
+    [logits] = ReferenceEvaluator(str(path)).run(None, {"images": images[:7].numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), hidden_subnet.load(outcome.folder)(images[:7]))
+
+
+def test_onnx_without_its_packages_is_one_line(
+    undisturbed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hidden_subnet.analysis.export.FOR_ONNX", ("no_such_package",))
+    with pytest.raises(ValueError, match=r"needs the packages of ONNX; type: pip install no_such_package$"):
+        export(undisturbed("edge_popup"), "last", tmp_path / "x.onnx")
 
 
 def test_the_temperature_of_a_network_of_torchvision_is_exported(tmp_path: Path) -> None:
@@ -95,7 +119,7 @@ def test_the_temperature_of_a_network_of_torchvision_is_exported(tmp_path: Path)
     expected = plain(images) / 3
     assert list(plain.state_dict()) == list(cooled.state_dict())
     assert torch.equal(cooled(images), expected)
-    path = load.write_network(cooled, torch.zeros(2, *info.shape), tmp_path / "subnetwork.pt2")
+    path = write_network(cooled, torch.zeros(2, *info.shape), tmp_path / "subnetwork.pt2")
     assert torch.equal(torch.export.load(path).module()(images), expected)
 
 
@@ -108,7 +132,7 @@ def test_an_export_that_fails_leaves_the_file_before_it(
     unpicklable.register_buffer("state", torch.ones(1))
     monkeypatch.setattr(unpicklable, "state_dict", lambda: {"state": lambda: None})
     with pytest.raises(Exception, match="pickle"):
-        load.write_network(unpicklable, None, path)
+        write_network(unpicklable, None, path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["subnetwork.pt"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import hidden_subnet
 from hidden_subnet.analysis.controls import invert_scores, measure_untrained, shuffle_masks
 from hidden_subnet.analysis.evaluate import load_checkpoint, rebuilt
-from hidden_subnet.analysis.load import export
+from hidden_subnet.analysis.export import export
 from hidden_subnet.config.registries import METHODS, OWN
 from hidden_subnet.config.settings import Config, Device, Indivisible, Init, Model, Norm, Pruning, Structure
 from hidden_subnet.masks.allocation import prune_rate_at

@@ -14,7 +14,7 @@ from helpers.runs import QUIET, assert_same_run, interrupt, small
 from torch import nn
 
 import hidden_subnet
-from hidden_subnet.analysis.load import export
+from hidden_subnet.analysis.export import export
 from hidden_subnet.config.registries import METHODS
 from hidden_subnet.config.settings import Activation, Config, Init, Masking, Model, Norm
 from hidden_subnet.masks.layers import masked_layers

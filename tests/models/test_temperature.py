@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from helpers.own_parts import Use, composed, forgotten, use
 from helpers.runs import QUIET, small
 
-from hidden_subnet.analysis.load import export, load
+from hidden_subnet.analysis.export import export
+from hidden_subnet.analysis.load import load
 from hidden_subnet.config.settings import Config, Init, Model, Scale
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.methods.apply import apply_method

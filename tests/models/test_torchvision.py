@@ -13,7 +13,7 @@ from helpers.runs import QUIET, assert_same_run, interrupt, small
 from torch import nn
 from torchvision.models import squeezenet1_1
 
-from hidden_subnet.analysis.load import export
+from hidden_subnet.analysis.export import export
 from hidden_subnet.config.checks import check
 from hidden_subnet.config.settings import Config, Library, Masking, Model
 from hidden_subnet.data.catalog import INFO
