@@ -30,10 +30,8 @@ MODULES = {
 LISTED = {
     "cli/assert_resumes.py": ("tempfile.TemporaryDirectory", "runs that are thrown away"),
     "analysis/evaluate.py": ("is_file", "the checkpoint that the user names"),
-    "analysis/load.py": (
-        "is_file mkdir torch.save",
-        "a file of masks or a folder that the user names; a file in memory",
-    ),
+    "analysis/export.py": ("mkdir torch.save", "the folder to which the user exports; a file in memory"),
+    "analysis/load.py": ("is_file", "a file of masks that the user names"),
     "cli/evaluate.py": ("is_file", "the checkpoint that the user names"),
     "cli/help.py": ("glob read_text", "the options in conf/"),
     "cli/launch.py": ("os.open", "the null device"),

@@ -55,8 +55,8 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint of ours, of a state_dict saved by torch.save, or of safetensors.
 
     No code in the file is run. The wrappers {"state_dict": ...} and {"model": ...} and DataParallel's prefix "module."
-    are removed. Raises OSError where the file cannot be read, and ValueError where it is damaged or unsafe, holds no named tensor, or has another
-    digest than `sha256`.
+    are removed. Raises OSError where the file cannot be read, and ValueError where it is damaged or unsafe, holds no
+    named tensor, or has another digest than `sha256`.
     """
     with open_regular(path) as file:
         content = file.read()
