@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from hidden_subnet.config.own_parts import USED
-from hidden_subnet.config.registries import DATA, METHODS, MODELS, TARGETS
-from hidden_subnet.config.settings import Data, MethodSettings, Model, default_value
+from hidden_subnet.config.registries import ALLOCATIONS, DATA, METHODS, METRICS, MODELS, TARGETS
+from hidden_subnet.config.settings import Data, MethodSettings, Model, Pruning, default_value
 
 
 def own_parts_text() -> str:
@@ -27,13 +27,18 @@ def _lines(kind: str, name: str) -> Iterator[str]:
     elif kind == "method":
         settings, base = METHODS[name].settings, MethodSettings
         about = (inspect.getdoc(METHODS[name]) or "").split("\n")[0]
+    elif kind == "pruning":
+        settings, base = ALLOCATIONS[name].settings, Pruning
+    elif kind == "metrics":
+        yield " ".join(
+            [f"  metrics=[{name}]", *(f"metric.{name}.{each}={x}" for each, x in METRICS[name].defaults().items())]
+        )
+        return
     elif kind == "model.target":
         yield f"  model=custom model.target={name}, by model.args: {name}{inspect.signature(TARGETS[name])}"
         return
     else:
-        yield {"metrics": f"  metrics=[{name}]", "plot": f"  {name}: a plot at the end of a sweep"}.get(
-            kind, f"  {kind}={name}"
-        )
+        yield f"  {name}: a plot at the end of a sweep" if kind == "plot" else f"  {kind}={name}"
         return
     known = {field.name for field in fields(base)}
     more = [f"{kind}.{field.name}={default_value(field)}" for field in fields(settings) if field.name not in known]

@@ -103,7 +103,7 @@ def run_sweep(
     words, targets = without_files(_words(overrides, settings, several=True))
     words, preset = with_own_preset(words)
     with _composer(words, preset, [*named(use), *targets], RunMode.MULTIRUN) as composer:
-        default = {group: composer.master.hydra.runtime.choices[group] for group in ("method", "model")}
+        default = {group: composer.master.hydra.runtime.choices[group] for group in ("method", "model", "pruning")}
         jobs = expand(OverridesParser.create(), words, grids(composer.master), default)
         configs = {folder_name(config): config for config in map(composer.compose, jobs)}
     if not configs:

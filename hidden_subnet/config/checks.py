@@ -47,7 +47,12 @@ def check(config: Config) -> None:
 
 def ranges_of(config: Config) -> dict[str, Bounded]:
     """Return the ranges of all settings that the config has, those of its own network, data and method too."""
-    own: dict[str, Any] = {"model.": type(config.model), "data.": type(config.data), "method.": type(config.method)}
+    own: dict[str, Any] = {
+        "model.": type(config.model),
+        "data.": type(config.data),
+        "method.": type(config.method),
+        "pruning.": type(config.pruning),
+    }
     return ranges_in(Config) | {name: each for group in own for name, each in ranges_in(own[group], group).items()}
 
 

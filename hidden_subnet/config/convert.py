@@ -21,8 +21,28 @@ from omegaconf import OmegaConf
 from hidden_subnet.config.layer_rates import plain_rates
 from hidden_subnet.config.own_parts import USED, import_own_parts
 from hidden_subnet.config.parsing import parse_yaml
-from hidden_subnet.config.registries import DATA, METHODS, MODELS, load_parts, method_traits, model_entry, unknown_names
-from hidden_subnet.config.settings import Config, CustomModel, Data, MethodSettings, Model, Norm, default_value, setting
+from hidden_subnet.config.registries import (
+    ALLOCATIONS,
+    DATA,
+    METHODS,
+    METRICS,
+    MODELS,
+    load_parts,
+    method_traits,
+    model_entry,
+    unknown_names,
+)
+from hidden_subnet.config.settings import (
+    Config,
+    CustomModel,
+    Data,
+    MethodSettings,
+    Model,
+    Norm,
+    Pruning,
+    default_value,
+    setting,
+)
 from hidden_subnet.errors import ConfigError
 
 T = TypeVar("T")
@@ -45,6 +65,7 @@ def register(presets: Path, arguments: Sequence[str] = (), own: Mapping[str, Pat
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     schema = OmegaConf.structured(Config)
     OmegaConf.set_struct(schema.pruning.rates, False)  # any name of a layer is a key
+    schema.metric = {name: entry.settings for name, entry in METRICS.items() if entry.defaults()}
     store.store(name="schema", node=schema)
     for name, method in METHODS.items():
         store.store(group="schema/method", name=name, node=method.settings)
@@ -72,9 +93,11 @@ def _option(group: str, name: str) -> Any:
         return MODELS[name].settings
     if group == "data":
         return DATA[name].settings
+    if group == "pruning":
+        return ALLOCATIONS[name].settings
     if group == "method":
         return {"defaults": [{"/schema/method@method": name}], "method": {"name": name}}
-    return {"name": name} if group in ("init", "pruning") else None
+    return {"name": name} if group == "init" else None
 
 
 def _preset(path: Path) -> dict[str, Any]:
@@ -143,7 +166,7 @@ def normalised(config: Config) -> Config:
         if method.is_trained() and not method.only_last_layer:
             model = replace(model, norm=Norm.batch)  # which has the factors
     out, metrics = os.path.expanduser(config.out), sorted(set(config.metrics))
-    return replace(rounded, model=model, pruning=pruning, out=out, metrics=metrics)
+    return replace(rounded, model=model, pruning=pruning, out=out, metrics=metrics, metric=_plain(config.metric))
 
 
 def _rounded(settings: Any) -> Any:
@@ -217,6 +240,7 @@ def _with_unknown_parts(settings: dict[str, Any]) -> dict[str, Any]:
         ("model", Model, MODELS),
         ("data", Data, DATA),
         ("method", MethodSettings, METHODS),
+        ("pruning", Pruning, ALLOCATIONS),
     ]
     found = dict(settings)
     for key, base, known in parts:
@@ -273,9 +297,9 @@ def _fresh(built: Any) -> Any:
 def _value(key: str, hint: Any, value: Any) -> Any:
     if type(value) is hint and hint in (bool, int, str):  # most are, and a sweep has thousands of runs
         return value
-    if isinstance(value, Model | Data | MethodSettings):  # of an own part that is not imported
+    if isinstance(value, Model | Data | MethodSettings | Pruning):  # of an own part that is not imported
         return value
-    if hint in (Model, Data, MethodSettings):
+    if hint in (Model, Data, MethodSettings, Pruning):
         hint = _settings_of(hint, value.get("name") if isinstance(value, dict) else value)
     if isinstance(hint, type) and issubclass(hint, Enum):
         if not isinstance(value, str) or value not in hint.__members__:
@@ -312,13 +336,15 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _settings_of(base: type[Any], name: Any) -> type[Any]:
-    """Return the class of the settings of a network, data set or method; some have more than the others."""
+    """Return the class of the settings of a network, data set, budget or method; some have more than the others."""
     load_parts()  # a caller that reads a config need not have loaded them
     name = str(name)
     if base is Model:
         return MODELS[name].settings if name in MODELS else Model
     if base is Data:
         return DATA[name].settings if name in DATA else Data
+    if base is Pruning:
+        return ALLOCATIONS[name].settings if name in ALLOCATIONS else Pruning
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; choose one of {', '.join(METHODS)}")
     return METHODS[name].settings

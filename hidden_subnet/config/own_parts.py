@@ -20,7 +20,16 @@ from pathlib import Path
 from types import ModuleType
 
 from hidden_subnet.config.program import LAUNCH
-from hidden_subnet.config.registries import OWN, REGISTRIES, TARGETS, chosen_parts, load_parts, nearest, register
+from hidden_subnet.config.registries import (
+    METRICS,
+    OWN,
+    REGISTRIES,
+    TARGETS,
+    chosen_parts,
+    load_parts,
+    nearest,
+    register,
+)
 from hidden_subnet.config.settings import Config, CustomModel, Model
 from hidden_subnet.config.signature import with_defaults
 from hidden_subnet.config.source_digest import source_digest, source_files
@@ -321,7 +330,12 @@ def with_own_code(config: Config) -> Config:
             )
     digests = sorted({each.digest for each in own_files(config)})
     code = "-".join(digests) or None
-    return replace(config, code=code, code_digest=code, model=_with_defaults(config.model))
+    metric = {
+        name: {**METRICS[name].defaults(), **config.metric.get(name, {})}
+        for name in config.metrics
+        if name in METRICS and METRICS[name].defaults()
+    }
+    return replace(config, code=code, code_digest=code, model=_with_defaults(config.model), metric=metric)
 
 
 def _with_defaults(model: Model) -> Model:

@@ -10,12 +10,24 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from hidden_subnet.config.data_info import DataInfo
-from hidden_subnet.config.settings import MISSING, Config, CustomModel, Data, Library, MethodSettings, Model, Train
+from hidden_subnet.config.settings import (
+    MISSING,
+    Config,
+    CustomModel,
+    Data,
+    Library,
+    MethodSettings,
+    Model,
+    Pruning,
+    Train,
+    default_value,
+)
 from hidden_subnet.signals import interrupt_held
 
 T = TypeVar("T")
@@ -266,6 +278,8 @@ class AllocationEntry:
 
     make: Callable[..., Any]
     """masks.allocation.AllocationRequest -> Allocation."""
+    settings: type[Pruning] = Pruning
+    """The settings of the allocation: those of all, or a subclass with more."""
     make_by_kernels: Callable[..., Any] | None = None
     """As `make`, by the kernels of train.mask_kernels; None where there are none."""
     has_floor: bool = False
@@ -274,8 +288,8 @@ class AllocationEntry:
     """True: pruning.rates may give single layers a rate of their own."""
     require: Callable[[Sequence[int], float, float], object] | None = None
     """(layer sizes, prune_rate, floor): raises ValueError where too few weights are kept."""
-    try_shapes: Callable[[Sequence[tuple[int, ...]], float], object] | None = None
-    """(weight shapes, prune_rate): raises ValueError where a function of the user's own fails for these layers."""
+    try_shapes: Callable[[Sequence[tuple[int, ...]], float, Pruning], object] | None = None
+    """(weight shapes, prune_rate, settings): raises ValueError where a function of the user's own fails for them."""
 
 
 @dataclass(frozen=True)
@@ -298,13 +312,25 @@ class ScheduleEntry:
     """True: train.milestones and train.gamma have an effect."""
 
 
+@dataclass(kw_only=True, slots=True)
+class NoSettings:
+    """Base of the settings of a metric."""
+
+
 @dataclass(frozen=True)
 class MetricEntry:
     """A metric of the user's own, measured at every evaluation (hidden_subnet/training/own_metrics.py)."""
 
-    measure: Callable[[Any, Any], float]
-    """(logits float32 (N, classes), labels int64 (N,)), both on the CPU -> a number, or NaN where it has no value.
-    Raises ValueError for what the user's function raises, or where it returns no number."""
+    measure: Callable[..., float]
+    """(logits float32 (N, classes), labels int64 (N,), **settings), both on the CPU -> a number, or NaN where it has no
+    value. Raises ValueError for what the user's function raises, or where it returns no number."""
+    settings: type[Any] = NoSettings
+    """A dataclass with a field for each further argument."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the further arguments with their defaults, a closed choice as its text."""
+        values = {each.name: default_value(each) for each in fields(self.settings)}
+        return {name: value.name if isinstance(value, Enum) else value for name, value in values.items()}
 
 
 MODELS: dict[str, ModelEntry] = {}

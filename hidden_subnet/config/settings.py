@@ -430,6 +430,8 @@ class Config:
     )
     """Names of registries.METRICS, sorted. Part of the id, though the training is the same: a finished run without one
     has no value of it."""
+    metric: dict[str, Any] = setting(id="if_changed", factory=dict)
+    """The settings of each metric that has some, by its name, as metric.calibration.bins=30."""
     pretrained: str | None = setting(
         None, id="never", help="a file of weights, or a finished run, to start from instead of random weights"
     )

@@ -20,6 +20,7 @@ FROM_DATA: dict[str, Callable[[DataInfo], Any]] = {
 }
 """The arguments of a network that get their values from the images where the user gives none."""
 
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 Base = TypeVar("Base")
 
 
@@ -30,15 +31,22 @@ def settings_of(
     group: str,
     first: tuple[str, ...],
     free: tuple[str, ...] = (),
+    *,
+    named: bool = True,
+    by_position: bool = False,
 ) -> type[Base]:
     """Return a subclass of the dataclass `base` with a field for each argument of `part` after those of `first`.
 
-    name: the default of the setting `name`. group: as typed, for messages. free: fields of `base` that an argument may
-    replace, as floats. Raises TypeError, in one line, for arguments that cannot be settings.
+    name: the default of the setting `name`, which there is if `named`. group: as typed, for messages. free: fields of
+    `base` that an argument may replace, as floats. by_position: the first arguments may have other names than `first`.
+    Raises TypeError, in one line, for arguments that cannot be settings.
     """
     called = part.__name__
     arguments = inspect.signature(part).parameters
-    if tuple(arguments)[: len(first)] != first:
+    if by_position:
+        needed = [each.name for each in [*arguments.values()][len(first) :] if each.default is each.empty]
+        refuse_arguments(part, first, settings=[each for each in needed if arguments[each].kind in NAMED])
+    elif tuple(arguments)[: len(first)] != first:
         found = ", ".join([*arguments][: len(first)]) or "nothing"
         raise TypeError(f"{called}: its first arguments must be ({', '.join(first)}), and are ({found})")
     called_by = (
@@ -48,7 +56,7 @@ def settings_of(
     )
     hints = get_type_hints(called_by)
     taken = {field.name for field in fields(base)} - set(free)  # type: ignore[arg-type]
-    made: list[Any] = [("name", str, setting(name, id="always"))]
+    made: list[Any] = [("name", str, setting(name, id="always"))] if named else []
     for argument in [*arguments.values()][len(first) :]:
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             raise TypeError(f"{called}: *{argument.name} cannot become settings; name each argument")
@@ -88,17 +96,19 @@ def settings_of(
     return make_dataclass(f"{base.__name__}Of_{name}", made, bases=(base,), kw_only=True)
 
 
-def refuse_arguments(part: Callable[..., Any], given: tuple[str, ...], called: str | None = None) -> None:
+def refuse_arguments(
+    part: Callable[..., Any], given: tuple[str, ...], called: str | None = None, settings: Collection[str] = ()
+) -> None:
     """Raise TypeError, in one line, where `part` cannot be called with the values that it will be `given`, in order.
 
-    called: its name in the line, where that is not the name of the function.
+    called: its name in the line, where that is not the name of the function. settings: what it gets by name, too.
     """
     try:
         signature = inspect.signature(part)
     except ValueError:  # of a function written in C
         return
     try:
-        signature.bind(*given)
+        signature.bind(*given, **dict.fromkeys(settings))
     except TypeError:
         found = ", ".join(map(str, signature.parameters.values())) or "nothing"
         raise TypeError(

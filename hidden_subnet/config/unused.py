@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 
 from hidden_subnet.config.identity import unused
-from hidden_subnet.config.registries import ALLOCATIONS, DATA, method_traits, model_entry
+from hidden_subnet.config.registries import ALLOCATIONS, DATA, METRICS, method_traits, model_entry
 from hidden_subnet.config.settings import Config, Structure, Train
 
 # As identity.UNUSED, of settings that are never part of the id.
@@ -87,6 +87,12 @@ def _without_effect(config: Config, runs: int) -> dict[str, str]:
     """Return what changes nothing in one run of a command of several `runs`, and why."""
     found = {"on_error": "there is one run"} if runs == 1 else {}
     found |= {name: why for name, why in unused(config).items() if name not in EFFECT_ON_EVALUATION}
+    others = METRICS.keys() - set(config.metrics)
+    found |= {
+        f"metric.{name}.{each}": f"metrics=[{name}] is not given"
+        for name in others
+        for each in METRICS[name].defaults()
+    }
     for names, holds, why in NEVER_IN_ID:
         if holds(config):
             found |= dict.fromkeys(names, why.format(c=config))

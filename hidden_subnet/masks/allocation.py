@@ -6,8 +6,9 @@ AllocationEntry in registries.ALLOCATIONS, and a yaml in conf/pruning/.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -15,15 +16,16 @@ from torch import Tensor, nn
 
 from hidden_subnet.config.own_parts import said
 from hidden_subnet.config.registries import ALLOCATIONS, AllocationEntry, register, register_own
-from hidden_subnet.config.settings import Ramp
-from hidden_subnet.config.signature import refuse_arguments
+from hidden_subnet.config.settings import Pruning, Ramp
+from hidden_subnet.config.signature import arguments_in, arguments_of, settings_of
 from hidden_subnet.errors import AGAIN
 from hidden_subnet.masks.selection import LayerSelection, MaskWeight, TopKSelection
 from hidden_subnet.masks.topk import SelectionBuffers, kept_count, select, ties_to_drop, topk_mask
 
 Rates = Callable[[Sequence[tuple[int, ...]], float], Sequence[float]]
 """(shapes of the weights, (out, in, *kernel); prune_rate) -> the fraction to remove of each, in [0, 1)."""
-Budget = TypeVar("Budget", bound=Rates)
+Budget = TypeVar("Budget", bound=Callable[..., Sequence[float]])
+FIRST = ("shapes", "prune_rate")
 
 
 class Allocation(Protocol):
@@ -53,6 +55,8 @@ class AllocationRequest:
     """True: the highest scores are kept, not the largest |scores|."""
     layer_rates: Callable[[float], Sequence[float]] | None = None
     """With pruning.rates: the prune rate of all layers -> that of each, [0, 1)."""
+    settings: Pruning = field(default_factory=Pruning)
+    """Those of `pruning`, with what a budget of the user's own has more."""
 
 
 class ScoreVersions:
@@ -375,20 +379,22 @@ register(ALLOCATIONS, "balanced")(AllocationEntry(_balanced, require=require_one
 
 
 def register_budget(name: str) -> Callable[[Budget], Budget]:
-    """Return a decorator that makes `pruning=<name>` spread the rate by a function `(shapes, prune_rate)`.
+    """Return a decorator that makes `pruning=<name>` spread the rate by `(shapes, prune_rate, **settings)`.
 
     shapes: of the masked weights, (out, in, *kernel), in the order of the network. It returns the fraction to remove of
     each, in [0, 1), so that all together lose prune_rate of theirs if it says so: the table shows the density that
-    came out. With pruning.ramp_epochs it is asked again in every epoch. Raises TypeError for other arguments,
-    ValueError for a name in use.
+    came out. With pruning.ramp_epochs it is asked again in every epoch. Further arguments need a default or a type
+    (bool, int, float, str, lists of these). Raises TypeError for arguments that cannot be settings, ValueError for a
+    name in use.
     """
 
     def enter(budget: Budget) -> Budget:
-        refuse_arguments(budget, ("shapes", "prune_rate"))
+        settings = settings_of(name, budget, Pruning, "pruning", FIRST, by_position=True)
+        own = arguments_of(budget, FIRST)
 
-        def rates(shapes: Sequence[tuple[int, ...]], prune_rate: float) -> Sequence[float]:
+        def rates(shapes: Sequence[tuple[int, ...]], prune_rate: float, pruning: Pruning) -> Sequence[float]:
             try:
-                found = [float(each) for each in budget(list(shapes), prune_rate)]
+                found = [float(each) for each in budget(list(shapes), prune_rate, **arguments_in(pruning, own))]
             except (Exception, SystemExit) as error:  # whatever the user's code raises
                 raise ValueError(f"{said(error)}; mend the function, and {AGAIN}") from error
             if len(found) != len(shapes):
@@ -402,9 +408,10 @@ def register_budget(name: str) -> Callable[[Budget], Budget]:
             return found
 
         def make(asked: AllocationRequest) -> Allocation:
-            return BudgetAllocation(asked.scores, asked.prune_rate, rates, by_value=asked.by_value)
+            of_run = partial(rates, pruning=asked.settings)
+            return BudgetAllocation(asked.scores, asked.prune_rate, of_run, by_value=asked.by_value)
 
-        register_own("pruning", ALLOCATIONS, name, budget)(AllocationEntry(make, try_shapes=rates))
+        register_own("pruning", ALLOCATIONS, name, budget)(AllocationEntry(make, settings=settings, try_shapes=rates))
         return budget
 
     return enter

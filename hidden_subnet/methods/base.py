@@ -115,6 +115,7 @@ class Method(MethodTraits):
                 floor=pruning.floor,
                 by_value=by_value,
                 layer_rates=own,
+                settings=pruning,
             )
         )
         return made

@@ -131,13 +131,16 @@ def refuse_wrong_allocations(configs: list[Config], infos: list[DataInfo]) -> No
             if entry.require is not None:
                 entry.require([math.prod(each) for each in shapes.values()], config.prune_rate, pruning.floor)
             if entry.try_shapes is not None:
-                entry.try_shapes(list(shapes.values()), config.prune_rate)
+                entry.try_shapes(list(shapes.values()), config.prune_rate, pruning)
         except ValueError as error:
             raise ConfigError(f"pruning={pruning.name}: {error}") from None
 
 
 def _try_metrics(configs: list[Config], infos: list[DataInfo]) -> None:
-    tried = {(*config.metrics, info.classes): (config, info) for config, info in zip(configs, infos, strict=True)}
+    tried = {
+        (repr(config.metric), *config.metrics, info.classes): (config, info)
+        for config, info in zip(configs, infos, strict=True)
+    }
     for config, info in tried.values():
         refuse_wrong_metrics(config, info.classes)
 

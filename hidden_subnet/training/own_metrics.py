@@ -11,61 +11,73 @@ results as last.test.calibration.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hidden_subnet.config.own_parts import said
-from hidden_subnet.config.registries import METRICS, MetricEntry, register_own
-from hidden_subnet.config.settings import Config
-from hidden_subnet.config.signature import refuse_arguments
+from hidden_subnet.config.registries import METRICS, MetricEntry, NoSettings, register_own
+from hidden_subnet.config.settings import MISSING, Config
+from hidden_subnet.config.signature import settings_of
 from hidden_subnet.errors import AGAIN, ConfigError
 from hidden_subnet.seeding import generator
 from hidden_subnet.training.metrics import Measure
 
-Function = TypeVar("Function", bound=Callable[[Tensor, Tensor], Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
+FIRST = ("logits", "labels")
 OURS = ("loss", "top1", "top5")
 TRIED = 16
 """Number of made-up images on which a metric is tried."""
 
 
 def register_metric(name: str) -> Callable[[Function], Function]:
-    """Return a decorator that makes `metrics=[<name>]` measure a function `(logits, labels)` that returns a number.
+    """Return a decorator that makes `metrics=[<name>]` measure `(logits, labels, **settings)`, which returns a number.
 
     logits: float32 (N, classes), of all images of an evaluation, before the softmax. labels: int64 (N,). Both are on
-    the CPU, in any order of the images. NaN where the metric has no value for them, which is then not recorded. Raises
-    TypeError for other arguments, ValueError for a name in use, or one that cannot be a column.
+    the CPU, in any order of the images. NaN where the metric has no value for them, which is then not recorded.
+    Further arguments need a default, and are settings: metric.<name>.<argument>. Raises TypeError for arguments that
+    cannot be settings, ValueError for a name in use, or one that cannot be a column.
     """
     if not name.isidentifier() or name in OURS:
         rule = f"needs a name of letters, digits and _, other than {', '.join(OURS)}"
         raise ValueError(f"register_metric({name!r}): {rule}")
 
     def enter(function: Function) -> Function:
-        refuse_arguments(function, ("logits", "labels"))
-
-        def measure(logits: Tensor, labels: Tensor) -> float:
-            try:
-                found = function(logits.clone(), labels.clone())  # so that it may change them
-            except (Exception, SystemExit) as error:  # whatever the user's code raises
-                raise ValueError(f"metrics=[{name}]: {said(error)}") from error
-            try:
-                if isinstance(found, str | bytes):
-                    raise TypeError
-                return float(found)
-            except (TypeError, ValueError, OverflowError):
-                what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)[:50]
-                raise ValueError(f"metrics=[{name}]: must return one number, and returns {what}") from None
-
-        register_own("metrics", METRICS, name, function)(MetricEntry(measure))
+        settings = settings_of(name, function, NoSettings, f"metric.{name}", FIRST, named=False, by_position=True)
+        entry = MetricEntry(_measured_by(name, function), settings)
+        for each, default in entry.defaults().items():
+            if default == MISSING:
+                raise TypeError(f"{function.__name__}: {each} needs a default, as in {each}: int = 15")
+        register_own("metrics", METRICS, name, function)(entry)
         return function
 
     return enter
 
 
+def _measured_by(name: str, function: Callable[..., Any]) -> Callable[..., float]:
+    """Return what calls the user's function, and raises ValueError for its errors and for what is no number."""
+
+    def measure(logits: Tensor, labels: Tensor, **given: Any) -> float:
+        try:
+            found = function(logits.clone(), labels.clone(), **given)  # so that it may change them
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            raise ValueError(f"metrics=[{name}]: {said(error)}") from error
+        try:
+            if isinstance(found, str | bytes):
+                raise TypeError
+            return float(found)
+        except (TypeError, ValueError, OverflowError):
+            what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)[:50]
+            raise ValueError(f"metrics=[{name}]: must return one number, and returns {what}") from None
+
+    return measure
+
+
 def measures(config: Config) -> dict[str, Measure]:
     """Return the functions of the metrics that the config names, by name."""
-    return {name: METRICS[name].measure for name in config.metrics}
+    return {name: partial(METRICS[name].measure, **config.metric.get(name, {})) for name in config.metrics}
 
 
 def refuse_wrong_metrics(config: Config, classes: int) -> None:

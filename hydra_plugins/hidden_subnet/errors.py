@@ -31,7 +31,7 @@ from omegaconf.errors import (
 from hidden_subnet.cli.help import GROUPS, options
 from hidden_subnet.config.own_parts import USED
 from hidden_subnet.config.program import LAUNCH, ROOT
-from hidden_subnet.config.registries import DATA, METHODS, MODELS, nearest, plain
+from hidden_subnet.config.registries import ALLOCATIONS, DATA, METHODS, METRICS, MODELS, nearest, plain
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, DataError, problem
 from hidden_subnet.store.access import explained
@@ -121,7 +121,8 @@ def problem_of(word: str, words: Sequence[str], missing: bool = True) -> str | N
     if suggest.is_in_mapping(name):
         return _sweep_needed(word) if override.is_sweep_override() and not is_sweep else None
     if name not in suggest.names:
-        if inner := [each for each in suggest.settings if each.startswith(f"{name}.")]:
+        inner = [each for each in suggest.settings if each.startswith(f"{name}.")]
+        if inner and name != "metric":  # which is a slip for metrics
             return _part(word, words, override, inner[0])
         return None if key.startswith("+") else unknown_setting(name, value)
     if override.is_sweep_override():
@@ -197,7 +198,7 @@ def unknown_setting(name: str, value: str | None, known: Collection[str] = ()) -
         return f"{typed}: is no setting; a variable goes first, type: {shlex.join([typed, *LAUNCH.split()])}"
     if name.startswith("tracker.to"):
         return f"{typed}: choose trackers by name, as in: tracker=wandb or 'tracker=[wandb,tensorboard]'"
-    for kind, owners in (("method", METHODS), ("model", MODELS), ("data", DATA)):
+    for kind, owners in (("method", METHODS), ("model", MODELS), ("data", DATA), ("pruning", ALLOCATIONS)):
         if has := [each for each, part in owners.items() if group == kind and last in _names_in(part.settings)]:
             return f"{typed}: is not a setting of the chosen {kind}; type: {shlex.join([f'{kind}={has[0]}', typed])}"
     if why := not_here(name, ()):
@@ -346,8 +347,10 @@ def _added(key: str, word: str) -> str | None:
 
 
 @cache
-def _schema(model: str, data: str, method: str) -> Any:
+def _schema(model: str, data: str, pruning: str, method: str) -> Any:
     parts: dict[str, Any] = {
+        "metric": {name: entry.settings() for name, entry in METRICS.items()},
+        "pruning": ALLOCATIONS[pruning].settings(),
         "model": MODELS[model].settings(),
         "data": DATA[data].settings(),
         "method": METHODS[method].settings(),
@@ -357,7 +360,7 @@ def _schema(model: str, data: str, method: str) -> Any:
 
 def _converts(override: Override) -> bool:
     name = override.key_or_group
-    owners: list[tuple[str, Any]] = [("model", MODELS), ("data", DATA), ("method", METHODS)]
+    owners: list[tuple[str, Any]] = [("model", MODELS), ("data", DATA), ("pruning", ALLOCATIONS), ("method", METHODS)]
     chosen = [
         next(
             (each for each in parts if name.removeprefix(f"{group}.") in _names_in(parts[each].settings)),

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hidden_subnet.config.convert import names_in
 from hidden_subnet.config.identity import folder_name
-from hidden_subnet.config.registries import METHODS, MODELS
+from hidden_subnet.config.registries import ALLOCATIONS, METHODS, MODELS
 from hidden_subnet.config.settings import Config, OnError
 from hidden_subnet.config.unused import unused_lines
 from hidden_subnet.errors import ConfigError, problem
@@ -74,7 +74,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
     def _sweep(self, arguments: list[str]) -> Any:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         arguments = with_params(parser, self.params, arguments)
-        default = {group: self.config.hydra.runtime.choices[group] for group in ("method", "model")}
+        default = {group: self.config.hydra.runtime.choices[group] for group in ("method", "model", "pruning")}
         jobs = expand(parser, arguments, grids(self.config), default)
         if not jobs:
             raise ConfigError(_nothing_to_run(parser, arguments))
@@ -244,7 +244,8 @@ def expand(
     parts: Collection[tuple[str, ...]] = jobs
     methods = {name: _names_in(method.settings) for name, method in METHODS.items()}
     models = {name: _names_in(entry.settings) for name, entry in MODELS.items()}
-    for group, has in (("method", methods), ("model", models)):
+    budgets = {name: _names_in(entry.settings) for name, entry in ALLOCATIONS.items()}
+    for group, has in (("method", methods), ("model", models), ("pruning", budgets)):
         parts = [*_without_options_of_others(parts, keys, group, has, (default or {}).get(group))]
     return [list(job) for job in dict.fromkeys(parts)]
 

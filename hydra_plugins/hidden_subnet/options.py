@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from hidden_subnet.config.program import LAUNCH
 from hidden_subnet.config.registries import load_parts
-from hidden_subnet.config.settings import Model
+from hidden_subnet.config.settings import Model, Pruning
 from hidden_subnet.errors import ConfigError, problem
 from hydra_plugins.hidden_subnet.errors import suggestions, unknown_setting
 
@@ -86,12 +86,17 @@ def keep_back_options(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with `method.penalty=1` as `method.penalty=choice(1)` where a sweep has several methods.
 
     Hydra first composes a sweep with its default method, which may not have this option, but without what is swept.
-    The sweeper then gives the option to the methods that have it. The same of networks, whose own settings may differ.
+    The sweeper then gives the option to the methods that have it. The same of networks and budgets, whose own settings
+    may differ.
     """
-    swept = [group for group in ("method", "model") if any(re.match(f"sweep=|{group}=.*,", each) for each in arguments)]
+    swept = [
+        group
+        for group in ("method", "model", "pruning")
+        if any(re.match(f"sweep=|{group}=.*,", each) for each in arguments)
+    ]
     if not swept or any(argument.startswith("hydra/sweeper=") for argument in arguments):
         return list(arguments)
-    of_all = {f"model.{field.name}" for field in fields(Model)}
+    of_all = {f"model.{field.name}" for field in fields(Model)} | {f"pruning.{field.name}" for field in fields(Pruning)}
     starts = tuple(f"{group}." for group in swept)
     return [
         f"{name}=choice({value})"

@@ -13,7 +13,17 @@ from typing import Any, get_args, get_origin, get_type_hints
 from hidden_subnet.config.convert import default_of
 from hidden_subnet.config.program import LAUNCH
 from hidden_subnet.config.ranges import contains, ranges_in
-from hidden_subnet.config.registries import DATA, METHODS, MODELS, OPTIMIZERS, SCHEDULES, nearest, plain
+from hidden_subnet.config.registries import (
+    ALLOCATIONS,
+    DATA,
+    METHODS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULES,
+    nearest,
+    plain,
+)
 from hidden_subnet.config.settings import Config
 from hydra_plugins.hidden_subnet.other_words import OTHER_NAMES, OTHER_VALUES
 
@@ -68,6 +78,11 @@ def all_settings() -> dict[str, Setting]:
         found |= _settings_in(entry.settings, "model.")
     for images in DATA.values():
         found |= _settings_in(images.settings, "data.")
+    for allocation in ALLOCATIONS.values():
+        found |= _settings_in(allocation.settings, "pruning.")
+    del found["metric"]  # so that metric=[a] is near metrics
+    for name, metric in METRICS.items():
+        found |= _settings_in(metric.settings, f"metric.{name}.")
     for name, registry in (("train.optimizer", OPTIMIZERS), ("train.schedule", SCHEDULES)):
         found[name] = Setting(str, found[name].default, list(registry))
     return found

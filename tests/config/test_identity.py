@@ -213,6 +213,7 @@ BASE = {
 IDENTITY: dict[str, Any] = {
     "code_digest": "0123456789abcdef",
     "metrics": ["calibration"],
+    "metric": {"calibration": {"bins": 3}},
     "model.name": "conv4",
     "model.library": "torchvision",
     "model.width": 0.5,

@@ -95,7 +95,15 @@ def test_the_random_runs_touch_every_setting_that_is_part_of_an_id() -> None:
     assert len(part_of_id) > 50
     # Of runs on own parts (tests/config/test_own_parts.py); and what was added after 42ebd4d, since the digest of these
     # runs must stay.
-    own = {"code_digest", "metrics", "train.clip_norm", "train.accumulate", "train.norm_affine", "pruning.ramp"}
+    own = {
+        "code_digest",
+        "metrics",
+        "metric",
+        "train.clip_norm",
+        "train.accumulate",
+        "train.norm_affine",
+        "pruning.ramp",
+    }
     own |= {f"pruning.{each}" for each in ("structure", "m", "block", "indivisible", "rates")}
     own |= {"model.activation", "init.attention_scale"}
     assert {path for path in part_of_id if len({json.dumps(value(config, path)) for config in plain}) == 1} == own

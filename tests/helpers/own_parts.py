@@ -46,6 +46,7 @@ def forgotten() -> Iterator[None]:
     registries_module.OWN.clear()
     registries_module.OWN.update(own)
     errors.suggestions.cache_clear()
+    errors._schema.cache_clear()
     for name in set(sys.modules) - modules:
         file = vars(sys.modules[name]).get("__file__") or sys.prefix
         # A module of numpy cannot be loaded a second time.

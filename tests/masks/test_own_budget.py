@@ -7,12 +7,14 @@ import torch
 from helpers.own_parts import Use, composed, forgotten, use
 from helpers.runs import QUIET
 
+from hidden_subnet.config.convert import as_dict, from_dict
 from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.registries import ALLOCATIONS
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.allocation import AllocationRequest
 from hidden_subnet.sweep.execute import execute
 from hidden_subnet.sweep.preflight import preflight
+from hydra_plugins.hidden_subnet.options import keep_back_options
 
 __all__ = ["forgotten", "use"]
 
@@ -73,3 +75,27 @@ def test_a_wrong_budget_is_refused_in_one_line_before_the_first_run(
 def test_a_function_of_other_arguments_is_refused(use: Use) -> None:
     with pytest.raises(ConfigError, match=r"mine: takes \(prune_rate\), and is called with 2 values"):
         use(SIZED.replace("(shapes, prune_rate)", "(prune_rate)"))
+
+
+def test_further_arguments_of_a_budget_are_settings(use: Use, tmp_path: Path) -> None:
+    text = SIZED.replace("(shapes, prune_rate)", "(shapes, prune_rate, *, share: float = 1.0)")
+    used = use(text.replace("else prune_rate", "else share * prune_rate"))
+    config = composed(used, *SMALL, "prune_rate=0.9", "pruning.share=0.5", f"out={tmp_path}")
+    assert from_dict(as_dict(config)) == config
+    preflight([config])
+    outcome = execute(config, QUIET)
+    assert outcome.result is not None
+    for layer in outcome.result["layers"]:
+        assert layer["kept"] / layer["weights"] == pytest.approx(1 if len(layer["shape"]) == 4 else 0.55, abs=0.01)
+    assert folder_name(config) != folder_name(composed(used, *SMALL, "prune_rate=0.9", f"out={tmp_path}"))
+    with pytest.raises(ConfigError, match=r"pruning.shar=0.5: .* did you mean: pruning.share=0.5$"):
+        composed(used, *SMALL, "pruning.shar=0.5")
+    with pytest.raises(
+        ConfigError, match=r"pruning.share=0.5: .* setting of the chosen pruning; type: pruning=mine pru"
+    ):
+        composed(used, "pruning.share=0.5")
+
+
+def test_a_sweep_gives_a_budget_s_setting_to_the_runs_that_have_it() -> None:
+    arguments = ["pruning=mine,layerwise", "pruning.share=0.5", "pruning.floor=0.2"]
+    assert keep_back_options(arguments) == ["pruning=mine,layerwise", "pruning.share=choice(0.5)", "pruning.floor=0.2"]

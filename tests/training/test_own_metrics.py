@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.composing import make_composer
 from helpers.own_parts import Use, composed, forgotten, use
 from helpers.runs import QUIET, assert_same_run, interrupt, trained
 from rich.console import Console
 
 from hidden_subnet.analysis.evaluate import checkpoints_of, measure, rebuilt
+from hidden_subnet.cli.own_help import own_parts_text
 from hidden_subnet.cli.run import epoch_line
+from hidden_subnet.config.convert import as_dict, from_dict
 from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.registries import METRICS
 from hidden_subnet.config.settings import Config, Device
+from hidden_subnet.config.unused import unused_lines
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.report.results import results, write_results
 from hidden_subnet.report.table import summarise, table
@@ -22,6 +26,7 @@ from hidden_subnet.store.read import read_runs
 from hidden_subnet.sweep.execute import RunObserver, execute
 from hidden_subnet.sweep.preflight import preflight
 from hidden_subnet.trackers.summary import aggregate, run_table
+from hidden_subnet.training.own_metrics import measures
 
 __all__ = ["forgotten", "use"]
 
@@ -156,3 +161,64 @@ def test_an_unknown_metric_is_refused_with_the_nearest(use: Use, tmp_path: Path)
         run_of(used, tmp_path, "metrics=[min]")
     with pytest.raises(ConfigError, match=r"^metrics=mine: must be a list; type: 'metrics=\[mine\]'$"):
         run_of(used, tmp_path, "metrics=mine")
+
+
+BINNED = """
+from typing import Literal
+import hidden_subnet as hs
+
+@hs.register_metric("mine")
+def mine(outputs, labels, *, bins: int = 15, by: Literal["mean", "most"] = "mean", weight: float = 1.0):
+    return bins * weight + (100 if by == "most" else 0)
+
+@hs.register_metric("plain")
+def plain(logits, labels):
+    return 1
+"""
+
+
+def test_further_arguments_of_a_metric_are_settings(use: Use, tmp_path: Path) -> None:
+    used = use(BINNED)
+    config = run_of(used, tmp_path, "metrics=[mine,plain]", "metric.mine.bins=3", "metric.mine.by=most")
+    assert config.metric == {"mine": {"bins": 3, "by": "most", "weight": 1.0}}
+    assert measures(config)["mine"](torch.zeros(1, 2), torch.tensor([0])) == 103
+    default = run_of(used, tmp_path, "metrics=[mine]")
+    assert default.metric == {"mine": {"bins": 15, "by": "mean", "weight": 1.0}}
+    assert from_dict(as_dict(default)).metric == default.metric
+    assert folder_name(run_of(used, tmp_path, "metrics=[mine]", "metric.mine.bins=15")) == folder_name(default)
+    assert folder_name(run_of(used, tmp_path, "metrics=[mine]", "metric.mine.weight=2")) != folder_name(default)
+    without = run_of(used, tmp_path, "metric.mine.bins=3")
+    assert without.metric == {}
+    assert folder_name(without) == folder_name(run_of([], tmp_path))
+    assert unused_lines([without], ["metric.mine.bins=3"]) == [
+        "metric.mine.bins=3 changes nothing: metrics=[mine] is not given"
+    ]
+    assert "  metrics=[mine] metric.mine.bins=15 metric.mine.by=mean metric.mine.weight=1.0" in own_parts_text()
+
+
+def test_a_sweep_composes_its_jobs_as_each_alone(use: Use, tmp_path: Path) -> None:
+    used = use(BINNED)
+    composer = make_composer()
+    use_it = f"use=[{','.join(used)}]"
+    for words in (["metrics=[mine]"], ["metrics=[mine]", "metric.mine.bins=3"], []):
+        several = composer.compose([use_it, "tracker=none", f"out={tmp_path}", *words])
+        assert several == composed(used, f"out={tmp_path}", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["metric.mine.bins=many"], r"metric.mine.bins=many: must be a whole number; as in: metric.mine.bins=15$"),
+        (["metric.mine.by=best"], r"metric.mine.by=best: must be one of mean, most"),
+        (["metric.mine.bin=3"], r"metric.mine.bin=3: .* did you mean: metric.mine.bins=3$"),
+        (["metric=[mine]"], r"metric=\[mine\]: there is no such setting; did you mean: 'metrics=\[mine\]'$"),
+    ],
+)
+def test_settings_of_a_metric_are_checked(use: Use, tmp_path: Path, words: list[str], line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        run_of(use(BINNED), tmp_path, "metrics=[mine]", *words)
+
+
+def test_an_argument_of_a_metric_needs_a_default(use: Use) -> None:
+    with pytest.raises(ConfigError, match="mine: bins needs a default, as in bins: int = 15"):
+        use(BINNED.replace("bins: int = 15", "bins: int"))
