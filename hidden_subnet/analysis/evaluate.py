@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hidden_subnet.analysis.load import Which, config_to_measure, finished, load_into, require_its_weights
+from hidden_subnet.config.own_parts import require_own_parts
 from hidden_subnet.config.settings import Device
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.models.from_config import weights_from_seed
@@ -48,7 +49,9 @@ def rebuilt(folder: Path, device: Device, root: str | None = None) -> Iterator[t
     result = files.read_result(finished(folder))
     assert result is not None
     _require_whole(result, folder)
-    config = replace(config_to_measure(folder), pretrained=None)  # pretrained weights are in the checkpoints
+    config = config_to_measure(folder)
+    require_own_parts(config)  # its metrics too
+    config = replace(config, pretrained=None)  # pretrained weights are in the checkpoints
     if root is not None:
         config = replace(config, data=replace(config.data, root=root))
     set_threads(result["environment"]["threads"], folder / files.RESULT)

@@ -85,7 +85,7 @@ def random_again(run: str | Path) -> tuple[nn.Module, Method, dict[str, Any]]:
 
 
 def _of_mask_file(file: MaskFile) -> nn.Module:
-    require_own_parts(file.config)
+    require_own_parts(file.config, metrics=False)
     mask_file.refuse_huge(file)
     network, method = _drawn(file.config, file.result(), file.path.name)
     mask_file.put_into(network, method, file)
@@ -168,7 +168,7 @@ def config_to_build(folder: Path) -> Config:
     of another run.
     """
     config = load_config(folder / files.CONFIG)
-    require_own_parts(config)
+    require_own_parts(config, metrics=False)
     result = files.read_result(folder)
     recorded = result.get("projection") if result is not None else None
     if isinstance(recorded, dict) and _settings_id(recorded) != _settings_id(projection(config)):

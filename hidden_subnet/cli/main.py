@@ -158,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     worker.add_argument("--requeues", type=int, default=0, help=argparse.SUPPRESS)  # given by hydra/launcher=slurm
     worker.add_argument("--tasks", type=int, default=1, help=argparse.SUPPRESS)
-    results = add("results", "print the table of results, and write results.csv and the figure again")
+    results = add("results", "print the table of results, and write results.csv and the figure again", own)
     results.add_argument(
         "folder", nargs="?", type=Path, help="folder that holds the runs (given --out too, results are written there)"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.report.own_plots import draw_own
 from hidden_subnet.report.published import models_known, published_of
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.style import STYLES
@@ -32,7 +33,8 @@ def results(
 ) -> None:
     """Print the table, and write results.csv (every run in `out`), figure and tables, to the folder `to` if given.
 
-    With `sweep` or `where` (report/where.py), table and figure show these runs only. `against` chooses, as `where`
+    Plots of the user's own are drawn where their file has been imported (--use). With `sweep` or `where`
+    (report/where.py), table and figure show these runs only. `against` chooses, as `where`
     does, the runs to which differences are in the tables for a paper. With `published`, the figure also shows published
     accuracies. Raises ConfigError if there is no run.
     """
@@ -64,6 +66,7 @@ def results(
         rule = f"cannot be made ({error.strerror or error})"
         raise ConfigError(problem(f"--out {to}", rule, "--out", "my_results", lead="as in")) from error
     written: list[Path] = []
+    undrawn: list[str] = []
 
     def write(latest: list[Run]) -> None:
         written[:] = [write_results(out, to, latest)]
@@ -72,12 +75,16 @@ def results(
         shown, path = wanted(latest), to / "figures" / name
         written.extend(draw(shown, path, published=others, style=STYLES[style], x=x))
         written.extend(_write_tables(shown, path, base, against or ""))
+        undrawn.clear()
+        written.extend(draw_own(shown, path, undrawn.append))
 
     until_settled(out, every, write)
     console = make_console()
     console.print(table(summarise(runs)))
     for path in written:
         say(console, f"wrote {path.absolute()}")
+    for line in undrawn:
+        say(console, line)
     for each in others:
         say(console, f"published: {each.name}: {each.source}; {each.how}")
     if published and not others:

@@ -352,10 +352,14 @@ def missing_parts(config: Config) -> list[str]:
     return sorted(f"{kind}={name}" for kind, name in set(chosen_parts(config)) - _registered())
 
 
-def require_own_parts(config: Config) -> None:
-    """Raise ConfigError where a part of the config is not imported, or has another code than the run was started on."""
+def require_own_parts(config: Config, *, metrics: bool = True) -> None:
+    """Raise ConfigError where a part of the config is not imported, or has another code than the run was started on.
+
+    metrics: whether its metrics are needed too, which a network is built without.
+    """
     if config.code is None:
         return
+    whole, config = config.code.split("-"), config if metrics else replace(config, metrics=[])
     files = config.use or ["my_parts.py"]
     if missing := missing_parts(config):
         options = " ".join(f"--use {each}" for each in files)
@@ -364,7 +368,7 @@ def require_own_parts(config: Config) -> None:
             f"'use=[{','.join(files)}]' for {LAUNCH.split()[-1]}, {options} for a command, use={files} in Python"
         )
     code = with_own_code(replace(config, use=[])).code
-    if code != config.code:
+    if code != config.code and (metrics or (code and not {*code.split("-")} <= {*whole})):
         found = ", ".join(str(each.file) for each in own_files(config)) or ", ".join(files)
         raise ConfigError(
             f"{found}: has changed since the run was started ({config.code} then, {code} now); name the former file, "

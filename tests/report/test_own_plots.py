@@ -6,6 +6,7 @@ import pytest
 from helpers.own_parts import Use, forgotten, use
 from helpers.run_folders import config, finish
 
+from hidden_subnet.cli.main import call, make_parser
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.report.own_plots import draw_own
 from hidden_subnet.store.read import read_runs
@@ -46,3 +47,14 @@ def test_nothing_is_drawn_without_plots_or_results(use: Use, tmp_path: Path) -> 
 def test_a_function_of_other_arguments_is_refused(use: Use) -> None:
     with pytest.raises(ConfigError, match=r"mine: takes \(axes\), and is called with 2 values"):
         use(PLOT.format("pass").replace("(results, axes)", "(axes)"))
+
+
+def test_results_draws_those_of_a_file_that_is_named(
+    forgotten: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_plots.py").write_text(PLOT.format("axes.plot(results['width'])"))
+    finish(tmp_path / "runs", config(), top1=0.125)
+    words = ["results", str(tmp_path / "runs"), "--use", str(tmp_path / "my_plots.py")]
+    assert call(make_parser().parse_args(words)) in (0, None)
+    assert (tmp_path / "runs" / "figures" / "all-mine.svg").is_file()
+    assert "all-mine.png" in "".join(capsys.readouterr().out.split())

@@ -11,10 +11,12 @@ from helpers.runs import QUIET, assert_same_run, interrupt, trained
 from rich.console import Console
 
 from hidden_subnet.analysis.evaluate import checkpoints_of, measure, rebuilt
+from hidden_subnet.analysis.load import load
 from hidden_subnet.cli.own_help import own_parts_text
 from hidden_subnet.cli.run import epoch_line
 from hidden_subnet.config.convert import as_dict, from_dict
 from hidden_subnet.config.identity import folder_name
+from hidden_subnet.config.own_parts import USED
 from hidden_subnet.config.registries import METRICS
 from hidden_subnet.config.settings import Config, Device
 from hidden_subnet.config.unused import unused_lines
@@ -222,3 +224,30 @@ def test_settings_of_a_metric_are_checked(use: Use, tmp_path: Path, words: list[
 def test_an_argument_of_a_metric_needs_a_default(use: Use) -> None:
     with pytest.raises(ConfigError, match="mine: bins needs a default, as in bins: int = 15"):
         use(BINNED.replace("bins: int = 15", "bins: int"))
+
+
+def test_a_network_is_loaded_without_the_file_of_its_metric(use: Use, tmp_path: Path) -> None:
+    config = run_of(use(WRONG_SHARE), tmp_path, "metrics=[mine]", "train.epochs=1")
+    folder = execute(config, QUIET).folder
+    USED.clear()
+    del METRICS["mine"]
+    assert load(folder)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    with (
+        pytest.raises(ConfigError, match=r"^metrics=mine: the run is on your own parts, which must be named again"),
+        rebuilt(folder, Device.auto),
+    ):
+        pass
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(use: Use, tmp_path: Path) -> None:
+    used = use(METRIC.format("return (logits.logsumexp(1) - logits[range(len(labels)), labels]).double().mean()"))
+    rows = []
+    for devices in (1, 2):
+        more = (f"train.devices={devices}", "train.device=cpu", "train.threads=1", "metrics=[mine]", "train.epochs=1")
+        outcome = execute(run_of(used, tmp_path / str(devices), *more), QUIET)
+        assert outcome.state == "done", outcome.message
+        rows.append(files.read_rows(outcome.folder))
+    for one, two in zip(*rows, strict=True):
+        assert two["validation/mine"] == pytest.approx(two["validation/loss"], rel=1e-5)  # of all images, once each
+        assert two["validation/mine"] == pytest.approx(one["validation/mine"], rel=1e-3)
