@@ -28,6 +28,10 @@ TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
         partial(step.rows, width=1.0, batch=128, rounds={"conv2": 11, "conv4": 11, "cifar_resnet18": 5}),
         partial(step.rows, width=0.05, batch=4, rounds={"conv2": 2, "conv4": 2, "cifar_resnet18": 2}),
     ),
+    "methods": (
+        partial(step.method_rows, width=1.0, batch=128, rounds={"conv2": 7, "conv4": 7}),
+        partial(step.method_rows, width=0.05, batch=4, rounds={"conv2": 1, "conv4": 1}),
+    ),
     "levers": (
         partial(levers.rows, name="conv2", width=1.0, batch=128, rounds=5),
         partial(levers.rows, name="conv2", width=0.05, batch=4, rounds=1),

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from benchmarks.sort_mask import SortRule
-from hidden_subnet.config.settings import Config, MethodSettings, Precision, Train, setting
+from hidden_subnet.config.settings import Config, MethodSettings, Precision, Pruning, Structure, Train, setting
 from hidden_subnet.masks.layers import ScoreRule, fill_scores, mask_layers, masked_layers
-from hidden_subnet.masks.selection import LayerSelection, TopKSelection
+from hidden_subnet.masks.selection import LayerSelection, MaskWeight, TopKSelection
+from hidden_subnet.masks.structure import StructuredSelection, does_not_divide
 from hidden_subnet.masks.topk import SelectionBuffers, kept_count
 from hidden_subnet.methods.base import Method
-from hidden_subnet.methods.edge_popup import EdgePopupRule
+from hidden_subnet.methods.biprop import BipropRule
+from hidden_subnet.methods.edge_popup import EdgePopupRule, Transform
+from hidden_subnet.methods.multicoat import CoatSelection, coat_rates
+from hidden_subnet.methods.signed import SignedRule
 from hidden_subnet.models.inits import fill
 from hidden_subnet.models.networks import build
 from hidden_subnet.training.acceleration import speed_up
@@ -35,6 +39,44 @@ def ours(buffers: SelectionBuffers | None = None) -> RuleFor:
 
 def by_sorting() -> RuleFor:
     return lambda n: SortRule(kept_count(n, PRUNE_RATE))
+
+
+def of_methods() -> dict[str, RuleFor]:
+    """The rules of methods by name, all layers of each with buffers in common, and those of structured masks."""
+    shared = SelectionBuffers()
+
+    def top(n: int, rate: float = PRUNE_RATE, *, by_value: bool = False) -> TopKSelection:
+        return TopKSelection(kept_count(n, rate), shared, by_value=by_value)
+
+    def structured(structure: Structure) -> RuleFor:
+        return lambda n: EdgePopupRule(WhereDivided(Pruning(name="layerwise", structure=structure), n))
+
+    return {
+        "edge_popup": lambda n: EdgePopupRule(top(n)),
+        "signed": lambda n: SignedRule(top(n)),
+        "biprop": lambda n: BipropRule(top(n)),
+        "iterand": lambda n: EdgePopupRule(top(n, by_value=True), Transform.identity),
+        "multicoat": lambda n: EdgePopupRule(CoatSelection([top(n, rate) for rate in coat_rates(PRUNE_RATE, 3, 0.3)])),
+        "n_m": structured(Structure.n_m),
+        "block": structured(Structure.block),
+    }
+
+
+class WhereDivided:
+    """The selection of a structure, or of all n weights in a layer that it does not divide."""
+
+    def __init__(self, pruning: Pruning, n: int) -> None:
+        self.pruning = pruning
+        self.structured, self.all = StructuredSelection(pruning, PRUNE_RATE, by_value=False), TopKSelection(n)
+
+    def _chosen(self, scores: Tensor) -> LayerSelection:
+        return self.all if does_not_divide(scores.shape, self.pruning) else self.structured
+
+    def mask(self, scores: Tensor) -> Tensor:
+        return self._chosen(scores).mask(scores)
+
+    def select(self, scores: Tensor) -> MaskWeight:
+        return self._chosen(scores).select(scores)
 
 
 def network(

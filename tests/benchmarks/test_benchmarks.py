@@ -62,6 +62,11 @@ def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     for name in ("conv2", "conv4", "cifar_resnet18"):
         rows = topics.pop(f"step of {name}, batch 4, 50% removed")
         assert names(rows)[:4] == ["ours", "without masks", "by sorting", "ours / without masks"]
+    for name in ("conv2", "conv4"):
+        rows = topics.pop(f"step of methods, {name}, batch 4, 50% removed")
+        assert {f"{method} / without masks" for method in ("signed", "biprop", "iterand", "multicoat", "n_m")} < {
+            *names(rows)
+        }
     for other in (
         "epoch of fc, 200 of 1x28x28, batch 32",
         "crop 4 and flip, 100 of 3x32x32",

@@ -9,7 +9,7 @@ from hidden_subnet.config.identity import projection
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.selection import FixedThreshold, LayerSelection, TopKSelection
 from hidden_subnet.masks.state import current_masks
-from hidden_subnet.methods.signed import SignedRule
+from hidden_subnet.methods.signed import SignedRule, signed_weight
 
 SCORES = [0.1, -0.9, 0.5, 0.0]
 WEIGHT = [1.0, 2.0, -3.0, 4.0]
@@ -59,3 +59,11 @@ def test_a_fixed_threshold_has_no_prune_rate() -> None:
     assert {"prune_rate", "pruning"} <= projection(config_of("signed")).keys()
     for path, mask in current_masks(network).items():
         assert torch.equal(mask, dict(masked_layers(network))[path].scores.abs() > 0.05)
+
+
+def test_the_sign_of_a_score_turns_that_of_the_weight_to_the_bit() -> None:
+    scores = torch.tensor([0.5, -0.5, 0.0, -0.0, -1e-45, -2.0, -2.0, -3e38])
+    weight = torch.tensor([1.0, 1.0, -1.0, -1.0, 1e-45, 0.0, -0.0, 3e38])
+    found = signed_weight(scores, weight, lambda weight: weight)
+    expected = torch.tensor([1.0, -1.0, -1.0, -1.0, -1e-45, -0.0, 0.0, -3e38])
+    assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
