@@ -6,6 +6,7 @@ The range of a number stands on its field in settings.py. Rules of a single meth
 
 import math
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from hidden_subnet.config import layer_rates
@@ -20,6 +21,7 @@ from hidden_subnet.config.registries import (
     info_of,
     method_traits,
     model_entry,
+    nearest,
     network_name,
     unknown_names,
 )
@@ -173,6 +175,27 @@ def _n_of_m(prune_rate: float, pruning: Pruning) -> Iterator[str]:
         yield problem(f"prune_rate={prune_rate:g}", rule, f"prune_rate={1 - nearest / m:.12g}", lead="as in")
 
 
+def _optimizer_args(train: Train) -> Iterator[str]:
+    entry, given = OPTIMIZERS[train.optimizer], train.optimizer_args
+
+    def typed(arguments: dict[str, Any]) -> str:
+        return f"train.optimizer_args={{{','.join(f'{name}:{value}' for name, value in arguments.items())}}}"
+
+    for name, value in given.items():
+        if name not in entry.arguments:
+            rest = {other: given[other] for other in given if other != name}
+            rule = f"train.optimizer={train.optimizer} has no argument {name} ({', '.join(entry.arguments)})"
+            if name in (each.name for each in fields(Train)):
+                yield problem(typed(given), f"{name} is a setting of its own", typed(rest), f"train.{name}={value}")
+            elif near := nearest(name, entry.arguments):
+                yield problem(typed(given), rule, typed({**rest, near: value}), lead="did you mean")
+            else:
+                yield problem(typed(given), rule, typed(rest))
+            return
+    if given and (wrong := entry.problem(train)):
+        yield problem(typed(given), wrong, typed({}))
+
+
 def _training(config: Config) -> Iterator[str]:
     train = config.train
     if train.nesterov and (not OPTIMIZERS[train.optimizer].has_momentum or train.momentum == 0):
@@ -182,6 +205,7 @@ def _training(config: Config) -> Iterator[str]:
             "train.optimizer=sgd",
             f"train.momentum={train.momentum or 0.9:g}",
         )
+    yield from _optimizer_args(train)
     if train.compile and train.devices > 1:
         rule = f"works with one device only, but train.devices={train.devices}"
         yield problem("train.compile=true", rule, "train.compile=false")

@@ -65,6 +65,7 @@ def register(presets: Path, arguments: Sequence[str] = (), own: Mapping[str, Pat
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     schema = OmegaConf.structured(Config)
     OmegaConf.set_struct(schema.pruning.rates, False)  # any name of a layer is a key
+    OmegaConf.set_struct(schema.train.optimizer_args, False)
     schema.metric = {name: entry.settings for name, entry in METRICS.items() if entry.defaults()}
     store.store(name="schema", node=schema)
     for name, method in METHODS.items():

@@ -300,6 +300,10 @@ class OptimizerEntry:
     """(parameter groups, settings) -> torch.optim.Optimizer."""
     has_momentum: bool = True
     """True: train.momentum and train.nesterov have an effect."""
+    problem: Callable[[Train], str] = lambda train: ""
+    """(settings) -> what is wrong with train.optimizer_args, or ""."""
+    arguments: tuple[str, ...] = ()
+    """Names that train.optimizer_args may hold."""
 
 
 @dataclass(frozen=True)

@@ -287,8 +287,15 @@ class Train:
         within=Range(0, note="for a control that is not trained: method=random", above=True),
     )
     """conf/method/ sets the default of each method; the command line overrides it."""
-    optimizer: str = setting("sgd", id="always", help="sgd or adam")
+    optimizer: str = setting(
+        "sgd", id="always", help="sgd, adam, adamw, nadam, radam, adamax, adagrad, adadelta or rmsprop"
+    )
     """A name of registries.OPTIMIZERS."""
+    optimizer_args: dict[str, Any] = setting(
+        id="if_changed",
+        factory=dict,
+        help="further arguments of the optimizer, as in 'train.optimizer_args={eps:1e-6}'",
+    )
     momentum: float = setting(0.9, id="always", within=Range(0, 1, below=True))
     nesterov: bool = setting(False, id="always")
     weight_decay: float = setting(1e-4, id="always", within=Range(0))

@@ -1,11 +1,25 @@
 """Optimizers and learning-rate schedules by name, and the parameter groups for weight decay."""
 
+import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import (
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+)
 
 from hidden_subnet.config.registries import OPTIMIZERS, SCHEDULES, OptimizerEntry, ScheduleEntry, register, register_own
 from hidden_subnet.config.settings import Train
@@ -42,12 +56,43 @@ def learning_rate(epoch: int, train: Train) -> float:
     return SCHEDULES[train.schedule].rate(epoch, train)
 
 
-def _sgd(groups: list[dict[str, Any]], train: Train) -> Optimizer:
-    return SGD(groups, lr=train.lr, momentum=train.momentum, nesterov=train.nesterov)
+OF_TORCH: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "adamax": Adamax,
+    "adagrad": Adagrad,
+    "adadelta": Adadelta,
+    "rmsprop": RMSprop,
+}
+"""Those of torch.optim that take steps from gradients alone and decay weights by train.weight_decay."""
+SETTINGS = ("lr", "weight_decay")
+"""Arguments that are settings of `train`, so that train.optimizer_args cannot hold them."""
+NOT_OURS = ("params", "maximize", "differentiable", "capturable", "foreach", "fused")
+"""Arguments that would turn the search round, or choose how a step is computed."""
 
 
-def _adam(groups: list[dict[str, Any]], train: Train) -> Optimizer:
-    return Adam(groups, lr=train.lr, capturable=train.cuda_graph)
+def _made(kind: type[Optimizer], own: tuple[str, ...], groups: list[dict[str, Any]], train: Train) -> Optimizer:
+    """Return the optimizer. own: settings of `train` that it takes beside SETTINGS; weight decay is in the groups."""
+    values: dict[str, Any] = {
+        "lr": train.lr,
+        "momentum": train.momentum,
+        "nesterov": train.nesterov,
+        "capturable": train.cuda_graph,
+    }
+    taken = {name: value for name, value in values.items() if name in ("lr", *own)}
+    return kind(groups, **taken, **train.optimizer_args)
+
+
+def _wrong(kind: type[Optimizer], train: Train) -> str:
+    """Return what torch says of train.optimizer_args, "" for nothing."""
+    try:
+        kind([nn.Parameter(torch.zeros(1))], **train.optimizer_args)
+    except (TypeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _cosine(epoch: int, train: Train) -> float:
@@ -65,8 +110,17 @@ def _multistep(epoch: int, train: Train) -> float:
     return train.lr * train.gamma ** sum(epoch >= mark for mark in train.milestones)
 
 
-register(OPTIMIZERS, "sgd")(OptimizerEntry(_sgd))
-register(OPTIMIZERS, "adam")(OptimizerEntry(_adam, has_momentum=False))
+for _name, _kind in OF_TORCH.items():
+    _takes = [*inspect.signature(_kind).parameters]
+    _own = ("momentum", "nesterov") if _kind is SGD else ("capturable",) if "capturable" in _takes else ()
+    register(OPTIMIZERS, _name)(
+        OptimizerEntry(
+            partial(_made, _kind, _own),
+            has_momentum=_kind is SGD,
+            problem=partial(_wrong, _kind),
+            arguments=tuple(each for each in _takes if each not in (*SETTINGS, *NOT_OURS, *_own)),
+        )
+    )
 register(SCHEDULES, "cosine")(ScheduleEntry(_cosine))
 register(SCHEDULES, "constant")(ScheduleEntry(_constant))
 register(SCHEDULES, "multistep")(ScheduleEntry(_multistep, has_milestones=True))

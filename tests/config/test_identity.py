@@ -256,6 +256,7 @@ IDENTITY: dict[str, Any] = {
     "pretrained_sha256": "0" * 64,
     "pruning.rates": {"fc1": 0.9},
     "train.norm_affine": True,
+    "train.optimizer_args": {"dampening": 0.1},
     "train.clip_norm": 1.0,
     "train.accumulate": 4,
     "train.norm_batches": 4,

@@ -52,7 +52,10 @@ NAMES_AND_TYPES: list[tuple[str, list[str]]] = [
     ("+train.typo=1", ["typo", "no such setting"]),
     ("train={lr:0.1,epoch:1}", ["epoch", "did you mean: train.epochs"]),
     ("train.epochs=1.5", ["train.epochs", "1.5"]),
-    ("train.optimizer=sdg", ["train.optimizer", "sdg", "sgd, adam"]),
+    (
+        "train.optimizer=sdg",
+        ["train.optimizer", "sdg", "sgd, adam, adamw, nadam, radam, adamax, adagrad, adadelta, rmsprop"],
+    ),
     ("train.schedule=linear", ["train.schedule", "linear", "cosine, constant, multistep"]),
     ("train.device=gpu", ["train.device", "gpu", "auto, cpu, cuda, mps"]),
     ("method=dense init.scale=density", ["init.scale=density", "method=dense"]),

@@ -82,6 +82,48 @@ def test_momentum_written_out(nesterov: bool, steps: list[float]) -> None:
     assert moved == pytest.approx(steps, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "arguments", "moved"),
+    [
+        # one step with gradient 1, at lr 0.5
+        ("sgd", {}, 0.5),
+        ("adam", {}, 0.5),
+        ("adamw", {"eps": 1.0}, 0.25),  # lr g / (|g| + eps)
+        ("adagrad", {"initial_accumulator_value": 3.0}, 0.25),  # lr g / sqrt(3 + g^2)
+        ("rmsprop", {"alpha": 0.75}, 1.0),  # lr g / sqrt(0.25 g^2)
+    ],
+)
+def test_arguments_of_an_optimizer(optimizer: str, arguments: dict[str, float], moved: float) -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    train = Train(lr=0.5, momentum=0.0, weight_decay=0.0, optimizer=optimizer, optimizer_args=dict(arguments))
+    made = make_optimizer(layer, train)
+    before = layer.weight.item()
+    layer.weight.grad = torch.ones(1, 1)
+    made.step()
+    assert before - layer.weight.item() == pytest.approx(moved, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_every_optimizer_goes_on_from_its_state_with_the_same_bits(optimizer: str) -> None:
+    train = Train(lr=0.01, weight_decay=0.01, optimizer=optimizer)
+
+    def steps(layer: nn.Linear, made: torch.optim.Optimizer, first: int, last: int) -> None:
+        for step in range(first, last):
+            layer.weight.grad = torch.randn(3, 2, generator=torch.Generator().manual_seed(step))
+            made.step()
+
+    whole, half, rest = (nn.Linear(2, 3, bias=False) for _ in range(3))
+    half.load_state_dict(whole.state_dict())
+    steps(whole, make_optimizer(whole, train), 0, 6)
+    first = make_optimizer(half, train)
+    steps(half, first, 0, 3)
+    rest.load_state_dict(half.state_dict())
+    second = make_optimizer(rest, train)
+    second.load_state_dict(first.state_dict())
+    steps(rest, second, 3, 6)
+    assert torch.equal(rest.weight, whole.weight)
+
+
 def test_the_imagenet_recipe_has_the_authors_learning_rates(compose: Compose, tmp_path: Path) -> None:
     """Five epochs of warm-up, then cosine, in a run's own record; with its momentum, decay and label smoothing."""
     [case] = [each for each in SCHEDULES if each["warmup_epochs"] == 5]
