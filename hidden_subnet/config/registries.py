@@ -229,6 +229,8 @@ class DataEntry:
     content: Callable[[Path], str] = lambda root: ""
     """(root) -> digest of the files' content, a part of the run's id; "" where it is the published one, or where the
     files will be downloaded. For data sets in memory; see data/found_images.py for image folders. Raises DataError."""
+    elsewhere: Callable[[Path], str] = lambda root: ""
+    """(root) -> the folder outside of `root` from which the files are taken, or ""."""
     has_files: bool = True
     """False: it comes with the installation, and data.root has no effect."""
     folders: Sequence[str] = ()

@@ -40,6 +40,7 @@ for _name in ("mnist", "fashion_mnist"):
             partial(idx.read, _name, info=INFO[_name]),
             partial(idx.prepare, _name),
             partial(idx.changed_content, _name),
+            partial(idx.elsewhere, _name),
         )
     )
 # Their files are compared with the published ones before they are opened, so that there is no other content.
@@ -72,6 +73,13 @@ def prepare(name: str, root: Path) -> None:
     Raises DataError where they cannot be downloaded. Image folders are never downloaded.
     """
     DATA[name].prepare(root.expanduser().absolute())
+
+
+def taken_from(name: str, root: Path) -> str:
+    """Return a line where the files are taken from another folder than `root`, which the user has named; or ""."""
+    named = root.expanduser().absolute()
+    place = DATA[name].elsewhere(named) if named != Path("data").absolute() else ""
+    return f"data={name}: {root} does not have its files; they are read from {place}" if place else ""
 
 
 def load(name: str, root: Path) -> Images:

@@ -84,6 +84,12 @@ def find(name: str, root: Path) -> list[Path] | None:
     return None
 
 
+def elsewhere(name: str, root: Path) -> str:
+    """Return the folder of Debian's package where the files are taken from it, since `root` has none of them; or ""."""
+    found = find(name, root)
+    return str(PACKAGED[name]) if found and name in PACKAGED and found[0].parent == PACKAGED[name] else ""
+
+
 def changed_content(name: str, root: Path) -> str:
     """Return a digest of what the four files hold, 32 hex digits, or "" where it is what is published.
 

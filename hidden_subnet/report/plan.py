@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,13 @@ class PlannedRun:
         return self.again or self.state not in ("done", "running")
 
 
-def print_plan(configs: Sequence[Config], at_a_time: int = 1) -> None:
+def print_plan(
+    configs: Sequence[Config], at_a_time: int = 1, described: Callable[[int], str] = lambda tasks: ""
+) -> None:
     """Print the runs of one sweep (or one run) with their states, weights and times.
 
-    at_a_time: runs that the launcher would execute at a time.
+    at_a_time: runs that the launcher would execute at a time. described: its line on what would execute them, by their
+    number; "" where there is nothing to say.
     """
     if named := [config for config in configs if config.pruning.rates]:
         from hidden_subnet.sweep.preflight import refuse_wrong_allocations  # loads torch
@@ -62,8 +65,10 @@ def print_plan(configs: Sequence[Config], at_a_time: int = 1) -> None:
     runs = planned(configs)
     say(console, f"plan: {count(len(runs), 'run')} in {out}: {_states(runs)}")
     console.print(_each(runs) if len(runs) <= MAX_RUNS else _combinations(runs))
-    for line in _times([run for run in runs if run.runs], at_a_time):
-        say(console, line)
+    todo = [run for run in runs if run.runs]
+    for line in [*_times(todo, at_a_time), described(min(at_a_time, len(todo)))]:
+        if line:
+            say(console, line)
     console.print("nothing was run; the same command without plan=true runs it", highlight=False)
 
 

@@ -24,6 +24,7 @@ from hidden_subnet.config.registries import (
 )
 from hidden_subnet.config.settings import Config, Precision, Structure, Train
 from hidden_subnet.data.catalog import prepare as prepare_data
+from hidden_subnet.data.catalog import taken_from
 from hidden_subnet.errors import AGAIN, ConfigError, problem
 from hidden_subnet.masks.gpu.select import available
 from hidden_subnet.masks.layers import norm_factors, refuse_tied
@@ -57,6 +58,8 @@ def preflight(configs: list[Config]) -> None:
         _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written
     for name, root in {(config.data.name, config.data.root) for config in configs}:
         prepare_data(name, Path(root))
+        if line := taken_from(name, Path(root)):
+            print(line)
     _refuse_weights_that_do_not_fit(configs, infos)
     refuse_wrong_allocations(configs, infos)
     for out in outs:

@@ -30,13 +30,14 @@ from omegaconf.errors import (
 
 from hidden_subnet.cli.help import GROUPS, options
 from hidden_subnet.config.own_parts import USED
+from hidden_subnet.config.parsing import parse_yaml
 from hidden_subnet.config.program import LAUNCH, ROOT
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, METHODS, METRICS, MODELS, nearest, plain
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, DataError, problem
 from hidden_subnet.store.access import explained
 from hydra_plugins.hidden_subnet.other_words import NOT_HERE
-from hydra_plugins.hidden_subnet.suggestions import NUMBER, Suggestions, hydra_text
+from hydra_plugins.hidden_subnet.suggestions import NUMBER, Suggestions, hydra_text, minutes
 
 SWEEP = ("-m", "--multirun")
 HELP = f"for all settings, type: {LAUNCH} --help"
@@ -83,7 +84,7 @@ def one_line(error: BaseException, words: Sequence[str] = ()) -> str:
         if isinstance(each, ConfigAttributeError | ConfigKeyError) and each.full_key:
             known = list(each.parent_node or ()) if each.full_key.startswith("hydra.") else ()
             typed = [word.partition("=")[2] for word in words if word.lstrip("+").startswith(f"{each.full_key}=")]
-            return unknown_setting(each.full_key, typed[-1] if typed else None, known)
+            return unknown_setting(each.full_key, typed[-1] if typed else None, known, beside=words)
         if added := re.search(r"'\w+' object has no attribute '(\w+)'", str(each)):  # with + in a file
             typed = [word.lstrip("+") for word in words if re.match(rf"\++{added[1]}[.=]", word)]
             name, _, value = typed[-1].partition("=") if typed else (added[1], "", None)
@@ -94,6 +95,9 @@ def one_line(error: BaseException, words: Sequence[str] = ()) -> str:
         if name in suggestions().settings:
             return f"{name}: has no default, so it must be given; type: {name}=..."
         return f"{name}: an option must be chosen; {HELP}"
+    if name == "hydra.launcher.timeout_min":
+        given = next((word.partition("=")[2] for word in words if word.partition("=")[0] == name), "")
+        return f"{name}={given}: must be a number of minutes; as in: {name}={minutes(given) or 240}"
     if "is not Optional" in text:
         return f"{name}=null: must not be null; {HELP}"
     return f"{f'{name}: {str(last).splitlines()[0]}' if name else text[:250]}; {HELP}"
@@ -124,7 +128,7 @@ def problem_of(word: str, words: Sequence[str], missing: bool = True) -> str | N
         inner = [each for each in suggest.settings if each.startswith(f"{name}.")]
         if inner and name != "metric":  # which is a slip for metrics
             return _part(word, words, override, inner[0])
-        return None if key.startswith("+") else unknown_setting(name, value)
+        return None if key.startswith("+") else unknown_setting(name, value, beside=words)
     if override.is_sweep_override():
         is_list = name in suggest.settings and suggest.settings[name].is_list
         if not is_sweep or (is_list and "[" not in value):
@@ -181,10 +185,18 @@ def _syntax(name: str, value: str) -> str:
     return f"{typed}: {rule}; {f'type: {shlex.quote(right)}' if is_readable(right) else HELP}"
 
 
-def unknown_setting(name: str, value: str | None, known: Collection[str] = ()) -> str:
-    """Return a line on a setting that does not exist. known: the names beside it, if they are not ours."""
+def unknown_setting(name: str, value: str | None, known: Collection[str] = (), *, beside: Sequence[str] = ()) -> str:
+    """Return a line on a setting that does not exist.
+
+    known: the names beside it, if they are not ours. beside: the command line, which says of which part it would be.
+    """
     typed = name if value is None else f"{name}={value}"
     group, _, last = name.rpartition(".")
+    limit = minutes(value or "") if plain(last) in ("time", "timelimit", "walltime", "timeout", "timeoutmin") else None
+    if known and group == "hydra.launcher" and limit:
+        chosen = [] if "timeout_min" in known else ["hydra/launcher=slurm"]
+        words = [*chosen, f"hydra.launcher.timeout_min={limit}"]
+        return f"{typed}: there is no such setting, the limit is in minutes; type: {shlex.join(words)}"
     if known:
         near = nearest(last, [each for each in map(str, known) if not each.startswith("_")])
         instead = (
@@ -212,7 +224,31 @@ def unknown_setting(name: str, value: str | None, known: Collection[str] = ()) -
     near = suggest.name(name, value)
     if near in suggest.settings and re.fullmatch(NUMBER, value):  # one out of its range, as prune_rat=1
         return f"{typed}: there is no such setting; as in: {shlex.join(suggest.example(near))}"
-    return f"{typed}: there is no such setting; {HELP}"
+    return f"{typed}: there is no such setting; {_settings_of_part(group, beside) or HELP}"
+
+
+def _settings_of_part(group: str, words: Sequence[str]) -> str:
+    """Return which settings the chosen method, network, ... has, with an example; "" of another group."""
+    parts: dict[str, Any] = {"method": METHODS, "model": MODELS, "data": DATA, "pruning": ALLOCATIONS}
+    if group not in parts:
+        return ""
+    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{group}=")] or [_default(group)]
+    name = chosen[-1] if chosen[-1] in parts[group] else _default(group)
+    names = [each for each in sorted(_names_in(parts[group][name].settings)) if each not in NOT_TYPED]
+    if not names:
+        return f"{group}={name} has none; {HELP}"
+    listed = ", ".join(f"{group}.{each}" for each in names)
+    return f"{group}={name} has {listed}; as in: {shlex.join(suggestions().example(f'{group}.{names[0]}'))}"
+
+
+NOT_TYPED = ("name", "library", "found")
+"""Settings of parts that follow from the choice of an option."""
+
+
+def _default(group: str) -> str:
+    """Return the option of a group that conf/config.yaml chooses."""
+    chosen = parse_yaml((ROOT / "conf" / "config.yaml").read_text())["defaults"]
+    return str(next(each[group] for each in chosen if isinstance(each, dict) and group in each))
 
 
 def _interpolation(why: str, words: Sequence[str]) -> str:

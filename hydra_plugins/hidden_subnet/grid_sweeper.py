@@ -109,7 +109,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
             from hidden_subnet.report.plan import print_plan
 
             ours = isinstance(self.launcher, LocalLauncher)
-            print_plan(runs, self.launcher.at_a_time(runs) if ours else 1)
+            print_plan(runs, *((self.launcher.at_a_time(runs), self.launcher.described) if ours else ()))
             return []
         for line in notices(next(iter(configs.values())), sweep=True):
             print(line)

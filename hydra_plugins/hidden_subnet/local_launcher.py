@@ -75,7 +75,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         if any(config.plan for config in configs):
             from hidden_subnet.report.plan import print_plan
 
-            print_plan(configs, self.at_a_time(configs))
+            print_plan(configs, self.at_a_time(configs), self.described)
             return [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
         # Another sweeper may choose the same values twice.
         distinct = {folder_name(config): config for config in configs}
@@ -104,6 +104,10 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
             JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
             for job, overrides in zip(jobs, job_overrides, strict=True)
         ]
+
+    def described(self, tasks: int) -> str:
+        """Return the line of a plan on what executes the runs; nothing of the processes of this machine."""
+        return ""
 
     def at_a_time(self, configs: list[Config]) -> int:
         """Return the number of runs that would be executed at a time; 1 if they cannot be executed here."""

@@ -119,6 +119,9 @@ OTHER_NAMES = {
     "n_jobs": "hydra.launcher.workers",
     "jobs": "hydra.launcher.workers",
     "max_workers": "hydra.launcher.workers",
+    "time": "hydra.launcher.timeout_min",
+    "time_limit": "hydra.launcher.timeout_min",
+    "walltime": "hydra.launcher.timeout_min",
 }
 """Names of others, and ours; ours with a value where theirs is a flag."""
 OTHER_VALUES = {

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.sweep.console import count
 from hydra_plugins.hidden_subnet.hydra_settings import require_sbatch, without
 from hydra_plugins.hidden_subnet.local_launcher import LocalLauncher
 
@@ -73,6 +74,17 @@ class SlurmLauncher(LocalLauncher):
         from hidden_subnet.sweep.slurm_array import DEFAULT_WORKERS
 
         return int(self.settings["workers"] or DEFAULT_WORKERS)
+
+    def described(self, tasks: int) -> str:
+        """Return the line of a plan on the tasks that would be submitted; "" where there is nothing to run."""
+        if not tasks:
+            return ""
+        where = self.settings["partition"]
+        partition = f"partition {where}" if where else "Slurm's default partition (hydra.launcher.partition)"
+        asked = {name: self.settings[name] for name in ("cpus_per_task", "gpus_per_node", "mem_gb")}
+        each = [f"at most {self.settings['timeout_min']} minutes"]
+        each += [f"{name}={value}" for name, value in asked.items() if value is not None]
+        return f"Slurm: {count(tasks, 'task')} of one array in {partition}; each: {', '.join(each)}"
 
     def run(self, configs: list[Config], label: str) -> "tuple[list[Job], int]":
         """Submit the workers and show their progress; returns the jobs and the exit code. With detach, exits."""

@@ -121,6 +121,9 @@ class Suggestions:
             return ["tracker=none"] if found.startswith("tracker=") else []
         if not found or "=" in found:
             return [*before, found] if found else []
+        if found == "hydra.launcher.timeout_min":
+            limit = minutes(value or "")
+            return ["hydra/launcher=slurm", f"{found}={limit}"] if limit else []
         if found.startswith("hydra."):
             return [f"{found}={value}"] if value else []
         words = self.value(found, value) or (self.example(found) if value is None else [])
@@ -271,6 +274,20 @@ def _number(name: str, text: str, kind: type[Any]) -> str | None:
     if kind is int and not number.lstrip("+-").isdigit():
         return f"{float(number):.0f}" if float(number).is_integer() else None
     return number
+
+
+def minutes(text: str) -> int | None:
+    """Return a time limit as sbatch or people write it (240, 4h, 04:00:00, 1-12:00) in minutes; None if it is none."""
+    units = {"": 1, "m": 1, "min": 1, "h": 60, "hours": 60, "d": 1440, "days": 1440}
+    if (one := re.fullmatch(r"(\d+)\s*([a-z]*)", text.strip(QUOTES))) and one[2] in units:
+        return int(one[1]) * units[one[2]] or None
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip(QUOTES))
+    if not found:
+        return None
+    days, first, second, third = (int(each or 0) for each in found.groups())
+    if found[1] is None and found[4] is None:  # minutes and seconds
+        return first + (second > 0) or None
+    return days * 1440 + first * 60 + second + (third > 0) or None
 
 
 def _devices(name: str, value: str) -> list[str]:

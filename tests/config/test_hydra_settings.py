@@ -18,6 +18,7 @@ from helpers.one_line import assert_one_line
 from hydra.conf import HydraConf, JobConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
@@ -26,9 +27,11 @@ from hidden_subnet.config.convert import register
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
 from hydra_plugins.hidden_subnet.compose import Composer
+from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.grid_sweeper import expand, with_params
 from hydra_plugins.hidden_subnet.hydra_settings import problems, refuse_per_job
 from hydra_plugins.hidden_subnet.local_launcher import LocalLauncher
+from hydra_plugins.hidden_subnet.suggestions import minutes
 
 ROOT = Path(__file__).parents[2]
 Master = Callable[..., DictConfig]
@@ -357,3 +360,28 @@ def test_params_in_a_config_and_the_environment_of_a_sweep(tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     assert len([*tmp_path.glob("runs/*/result.json")]) == 2
     assert [*tmp_path.glob("runs/*/wandb")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("240", 240), ("4h", 240), ("90m", 90), ("2d", 2880), ("04:00:00", 240), ("00:00:30", 1), ("90:00", 90),
+        ("1-12", 2160), ("1-12:30", 2190), ("1-00:00:01", 1441), ("soon", None), ("0", None), ("1:2:3:4", None),
+    ],
+)  # fmt: skip
+def test_a_time_limit_is_read_as_sbatch_reads_it(text: str, found: int | None) -> None:
+    assert minutes(text) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        (["hydra/launcher=slurm", "hydra.launcher.time=04:00:00"], "hydra.launcher.timeout_min=240"),
+        (["hydra.launcher.time=04:00:00"], "hydra/launcher=slurm hydra.launcher.timeout_min=240"),
+        (["hydra/launcher=slurm", "hydra.launcher.timeout_min=04:00:00"], "hydra.launcher.timeout_min=240"),
+    ],
+)
+def test_a_time_limit_is_answered_with_what_to_type(master: Master, words: list[str], right: str) -> None:
+    with pytest.raises(HydraException) as caught:
+        master(*words)
+    assert one_line(caught.value, words).endswith(f": {right}")

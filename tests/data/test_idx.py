@@ -32,7 +32,7 @@ from torch import Tensor
 from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.registries import DATA
 from hidden_subnet.data import idx
-from hidden_subnet.data.catalog import load, prepare
+from hidden_subnet.data.catalog import load, prepare, taken_from
 from hidden_subnet.errors import DataError
 
 TINY = DataInfo((1, 3, 2), 10, 12, 10, (0.5,), (0.25,))
@@ -102,6 +102,13 @@ def test_packaged_files_are_found_without_being_asked(tmp_path: Path, monkeypatc
     for root in (tmp_path / "unused", tmp_path / "file"):
         assert len(load("fashion_mnist", root).train) == 12
     assert not (tmp_path / "unused").exists()
+    line = (
+        f"data=fashion_mnist: {tmp_path / 'unused'} does not have its files; they are read from {tmp_path / 'package'}"
+    )
+    assert taken_from("fashion_mnist", tmp_path / "unused") == line
+    assert taken_from("fashion_mnist", Path("data")) == ""  # the default, which nobody named
+    write_idx(tmp_path / "given", "fashion_mnist", zipped=True)
+    assert taken_from("fashion_mnist", tmp_path / "given") == ""
 
 
 @pytest.mark.usefixtures("tiny")

@@ -17,6 +17,7 @@ from hidden_subnet.report.plan import MAX_RUNS, finished, planned, print_plan, w
 from hidden_subnet.store import files
 from hidden_subnet.sweep.console import clock
 from hidden_subnet.sweep.progress import makespan
+from hydra_plugins.hidden_subnet.slurm_launcher import SlurmLauncher
 
 Compose = Callable[..., Config]
 
@@ -115,6 +116,11 @@ def test_states_and_what_is_left(compose: Compose, tmp_path: Path) -> None:
 def test_what_is_said(compose: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configs = [compose(f"out={tmp_path}", f"seed={seed}") for seed in range(5)]
     write_result(tmp_path, configs[0], 30)
+    settings = {"workers": 3, "jobs_per_gpu": 1, "partition": "gpu", "timeout_min": 240, "mem_gb": 8}
+    launcher = SlurmLauncher(**settings, cpus_per_task=None, gpus_per_node=None)
+    print_plan(configs, launcher.at_a_time(configs), launcher.described)
+    tasks = "Slurm: 3 tasks of one array in partition gpu; each: at most 240 minutes, mem_gb=8"
+    assert tasks in " ".join(capsys.readouterr().out.split())
     print_plan(configs, 4)
     said = capsys.readouterr().out
     assert f"plan: 5 runs in {tmp_path}: 1 done, 4 to do" in said
