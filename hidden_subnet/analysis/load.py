@@ -212,7 +212,7 @@ def train_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Ten
     """
     import_own_parts(use)
     config = config_to_measure(finished(run))
-    plain = replace(config, data=replace(config.data, crop=0, flip=False, resized_crop=False))
+    plain = replace(config, data=replace(config.data, crop=0, flip=False, resized_crop=False, augment=[]))
     with open_images(resolve(plain, "cpu")) as loaders:
         return _whole(loaders.train.epoch(0, 0))
 

@@ -166,8 +166,22 @@ def normalised(config: Config) -> Config:
         method = method_traits(config)
         if method.is_trained() and not method.only_last_layer:
             model = replace(model, norm=Norm.batch)  # which has the factors
+    data = rounded.data
+    if data.augment:
+        data = replace(data, augment=[_plain_transform(each) for each in data.augment])
     out, metrics = os.path.expanduser(config.out), sorted(set(config.metrics))
-    return replace(rounded, model=model, pruning=pruning, out=out, metrics=metrics, metric=_plain(config.metric))
+    metric = _plain(config.metric)
+    return replace(rounded, model=model, data=data, pruning=pruning, out=out, metrics=metrics, metric=metric)
+
+
+def _plain_transform(item: Any) -> Any:
+    """Return an item of data.augment as it is written in one way only: {Name: {}} is Name, and arguments are sorted."""
+    if isinstance(item, dict):
+        named = {str(key): _plain_transform(item[key]) for key in sorted(item, key=str)}
+        return next(iter(named)) if len(named) == 1 and next(iter(named.values())) in ({}, None) else named
+    if isinstance(item, list):
+        return [_plain_transform(each) for each in item]
+    return float(f"{item:.12g}") if isinstance(item, float) else item
 
 
 def _rounded(settings: Any) -> Any:
@@ -223,7 +237,7 @@ def from_dict(settings: dict[str, Any]) -> Config:
     config = _build(Config, _with_unknown_parts(_with_tracker_mapping(settings)))
     for problem in unknown_names(config) if config.code is None else ():
         raise ConfigError(problem)
-    return normalised(config) if config.train.norm_affine else config  # which sets another setting, too
+    return normalised(config) if config.train.norm_affine or config.data.augment else config
 
 
 def restored(settings: dict[str, Any], use: Sequence[str]) -> Config:

@@ -110,7 +110,7 @@ UNUSED: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
     (("seeds.data",), _sees_no_batch, "{method} trains nothing"),
     (("data.resize",), lambda c: c.data.resize == c.data.size, "it is data.size"),
     (
-        ("data.crop", "data.flip", "data.resized_crop"),
+        ("data.crop", "data.flip", "data.resized_crop", "data.augment"),
         lambda c: c.data.one_batch or _sees_no_batch(c),
         "no training image is augmented",
     ),

@@ -174,6 +174,13 @@ class Data:
     resized_crop: bool = setting(
         False, id="if_changed", help="train on random windows of 8 to 100 % of the area, resized to the image's size"
     )
+    augment: list[Any] = setting(
+        id="if_changed",
+        factory=list,
+        help="transforms of torchvision.transforms.v2 for training images, as in 'data.augment=[RandomVerticalFlip]'",
+    )
+    """Names, or names with arguments: [RandomVerticalFlip,{RandomRotation:{degrees:15}}]. After crop and flip; images
+    in memory are enlarged after them (data/augment.py)."""
     pad: int = setting(
         0,
         id="if_changed",

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hidden_subnet.config.data_info import DataInfo
+from hidden_subnet.data.augment import Augment
 from hidden_subnet.data.in_memory import normalised, scale_and_shift
 from hidden_subnet.data.interfaces import WHOLE, shard_slice
 from hidden_subnet.data.pictures import NotFaithful, read_rgb
@@ -48,6 +49,8 @@ class Augmentation:
     crop: int
     flip: bool
     resized_crop: bool
+    more: Sequence[Any] = ()
+    """The transforms of data.augment, which come last."""
 
     def evaluation(self) -> "list[v2.Transform]":
         """Return the transforms of an evaluation."""
@@ -82,6 +85,7 @@ class ImageFileDataset(Dataset[Any]):
         self.size = augmentation.size
         from torchvision.transforms import v2
 
+        self.augment = Augment(augmentation.more) if augmentation.more else None
         self.training = v2.Compose([*augmentation.training(), v2.PILToTensor()])
         self.evaluation = v2.Compose([*augmentation.evaluation(), v2.PILToTensor()])
 
@@ -103,7 +107,8 @@ class ImageFileDataset(Dataset[Any]):
                 else:
                     seed, epoch = request.stream
                     torch.default_generator.manual_seed(derive(seed, "augmentation", epoch, image))
-                    batch[place] = self.training(picture)
+                    pixels = self.training(picture)
+                    batch[place] = pixels if self.augment is None else self.augment.of_image(pixels, seed, epoch, image)
         return batch
 
 

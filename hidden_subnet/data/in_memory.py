@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hidden_subnet.config.data_info import DataInfo
+from hidden_subnet.data.augment import Augment
 from hidden_subnet.data.interfaces import WHOLE, shard_slice
 from hidden_subnet.data.resizing import resized, resized_crops
 from hidden_subnet.seeding import generator
@@ -50,7 +51,8 @@ class Batches:
 
     Augmented images have the distribution of torchvision's RandomCrop(padding=crop), RandomHorizontalFlip, ToTensor,
     Normalize: black pixels are added around the raw image, which is normalised afterwards. With `resized_crop` it is
-    that of RandomResizedCrop(size). With `size` alone, each image is enlarged as a whole (data/resizing.py).
+    that of RandomResizedCrop(size). With `size` alone, each image is enlarged as a whole (data/resizing.py). Before
+    that come the transforms of `augment`.
     """
 
     shard = WHOLE
@@ -67,7 +69,11 @@ class Batches:
         device: str | torch.device,
         size: int = 0,
         resized_crop: bool = False,
+        augment: Augment | None = None,
+        numbers: Tensor | None = None,
     ) -> None:
+        """Take images (N, C, H, W) and labels (N,). numbers: of the images, for `augment`; by default 0 to N - 1."""
+        self.augment, self.numbers = augment, torch.arange(len(images)) if numbers is None else numbers
         self.size, self.resized_crop = size, resized_crop
         self.info, self.batch_size, self.crop, self.flip, self.device = info, batch_size, crop, flip, device
         self.labels = labels.to(device)
@@ -93,6 +99,8 @@ class Batches:
             pixels = _taken(self._windows, index, plan.dy[batch], plan.dx[batch])
             if self.flip:
                 pixels = _flipped(pixels, plan.flip[batch])
+            if self.augment is not None:
+                pixels = self.augment(pixels, self.numbers[index.cpu()], seed, epoch)
             if crops is not None:
                 pixels = resized(pixels, crops[batch], self.size or height)
             elif self.size:

@@ -12,6 +12,7 @@ from torch import Tensor
 from hidden_subnet.config.data_info import DataInfo, trained_on
 from hidden_subnet.config.registries import DATA
 from hidden_subnet.config.settings import Data
+from hidden_subnet.data.augment import Augment
 from hidden_subnet.data.catalog import Images, load
 from hidden_subnet.data.folder_listing import Listing
 from hidden_subnet.data.found_images import listing_of, require_content
@@ -85,6 +86,8 @@ def _in_memory(data: Data, info: DataInfo, seed: int, batch_size: int, device: s
         device=device,
         size=data.size,
         resized_crop=data.resized_crop and augmented,
+        augment=Augment(data.augment, images.info.max_value) if data.augment and augmented else None,
+        numbers=kept,
     )
     # Fewer images where they are large: the output of the first layer of conv2 is 4 MB for one image of 128x128.
     batch = 512 if info.shape[1] <= 64 else 128
@@ -128,6 +131,7 @@ def _reader(data: Data, listing: Listing, device: str) -> ImageReader:
         crop=data.crop,
         flip=data.flip,
         resized_crop=data.resized_crop,
+        more=data.augment,
     )
     workers = min(torch.get_num_threads(), MOST_WORKERS) if data.workers is None else data.workers
     return ImageReader(ImageFileDataset(listing.folder, [*listing.train, *listing.test], augmentation), workers, device)

@@ -56,10 +56,11 @@ def print_plan(
     at_a_time: runs that the launcher would execute at a time. described: its line on what would execute them, by their
     number; "" where there is nothing to say.
     """
-    if named := [config for config in configs if config.pruning.rates]:
-        from hidden_subnet.sweep.preflight import refuse_wrong_allocations  # loads torch
+    if named := [config for config in configs if config.pruning.rates or config.data.augment]:
+        from hidden_subnet.sweep.preflight import refuse_wrong_allocations, refuse_wrong_augmentation  # loads torch
 
         refuse_wrong_allocations(named, [info_of(config.data) for config in named])
+        refuse_wrong_augmentation(named)
     console = make_console()
     out = Path(os.path.abspath(configs[0].out))
     runs = planned(configs)

@@ -15,6 +15,7 @@ from hidden_subnet.config.layer_rates import layer_rates
 from hidden_subnet.config.own_parts import said
 from hidden_subnet.config.registries import (
     ALLOCATIONS,
+    DATA,
     INITS,
     OWN,
     SCHEDULES,
@@ -23,6 +24,7 @@ from hidden_subnet.config.registries import (
     model_entry,
 )
 from hidden_subnet.config.settings import Config, Precision, Structure, Train
+from hidden_subnet.data.augment import refuse_wrong_transforms
 from hidden_subnet.data.catalog import prepare as prepare_data
 from hidden_subnet.data.catalog import taken_from
 from hidden_subnet.errors import AGAIN, ConfigError, problem
@@ -53,6 +55,7 @@ def preflight(configs: list[Config]) -> None:
     _try_metrics(configs, infos)
     for config in configs:
         _try_functions(config)
+    refuse_wrong_augmentation(configs)
     _try_networks(configs, infos)
     for out in outs:
         _refuse_where_nothing_can_be_made(out)  # before a download of minutes, and before anything is written
@@ -137,6 +140,20 @@ def refuse_wrong_allocations(configs: list[Config], infos: list[DataInfo]) -> No
                 entry.try_shapes(list(shapes.values()), config.prune_rate, pruning)
         except ValueError as error:
             raise ConfigError(f"pruning={pruning.name}: {error}") from None
+
+
+def refuse_wrong_augmentation(configs: list[Config]) -> None:
+    """Raise ConfigError where data.augment has a transform that does not exist, or does not suit the images."""
+    tried = set()
+    for config in configs:
+        data, entry = config.data, DATA[config.data.name]
+        if not data.augment or (key := (repr(data.augment), data.name, data.size, data.pad)) in tried:
+            continue
+        tried.add(key)
+        raw = entry.raw_info(data)
+        channels, *sides = raw.shape  # images in memory are transformed before they are enlarged
+        height, width = (data.size,) * 2 if entry.in_folders else (side + 2 * data.pad for side in sides)
+        refuse_wrong_transforms(data.augment, (channels, height, width), raw.max_value)
 
 
 def _try_metrics(configs: list[Config], infos: list[DataInfo]) -> None:

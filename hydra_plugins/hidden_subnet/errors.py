@@ -368,7 +368,7 @@ def _wrong_value(name: str, value: str) -> str:
     if setting.choices:
         rule = f"one of {', '.join(setting.choices)}"
     elif setting.is_list:
-        rule = "a list" if setting.kind == list[str] else "a list of numbers"
+        rule = "a list" if setting.kind in (list[str], list[Any]) else "a list of numbers"
     elif setting.is_mapping:
         rule = "names with a value each, in braces"
     if words := suggest.value(name, value):

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from typing import Any
 
 from hidden_subnet.config.program import LAUNCH
 from hidden_subnet.config.registries import load_parts
@@ -72,6 +73,9 @@ def refuse_repeated(arguments: Iterable[str]) -> None:
         if setting is not None and setting.is_mapping and (braced := suggestions().value(name, ",".join(values))):
             rule = "is one setting in braces, which a shell takes apart without quotes"
             raise ConfigError(problem(" ".join(typed), rule, *braced))
+        if setting is not None and setting.kind == list[Any]:  # {a,b} within it, of which a shell makes two words
+            rule = "is one setting, which a shell takes apart without quotes"
+            raise ConfigError(problem(" ".join(typed), rule, *suggestions().example(name), lead="as in"))
         swept = suggestions().is_swept(name) and not re.search(r"[\[({]", "".join(values))
         all_of_them = ",".join(dict.fromkeys(values))
         right = ["-m", f"{name}={all_of_them}"] if swept else [f"{name}={values[-1]}"]

@@ -41,6 +41,7 @@ EXAMPLES = {
     "tracker.tags": "[a]",
     "train.milestones": "[5,10]",
     "pruning.rates": "{conv1:0.1,fc1:0.9}",
+    "data.augment": "[RandomVerticalFlip,{RandomRotation:{degrees:15}}]",
     "seeds.weights": "0",
 }
 """Where the default, or the first option, is no example."""
@@ -173,6 +174,9 @@ class Suggestions:
         if setting.is_list:
             if value.lower() in ("null", "none"):
                 return [f"{name}=[]"]
+            if setting.kind == list[Any]:
+                written = _with_arguments(value)
+                return [f"{name}={written}"] if written else []
             parts = re.findall(r"[^\s,;\[\](){}\"']+", value)
             if setting.kind in (list[int], list[float]):
                 parts = [each for each in parts if re.fullmatch(NUMBER, each)]
@@ -232,6 +236,14 @@ class Suggestions:
         if isinstance(default, bool):
             default = str(default).lower()
         return [f"{name}={EXAMPLES.get(name, 'null' if default is None else default)}"]
+
+
+def _with_arguments(value: str) -> str:
+    """Return names with arguments, Name(argument=1), as a list of Hydra, [{Name:{argument:1}}]; "" if none is meant."""
+    text = re.sub(r"(\w+)\(([^()]*)\)", lambda call: f"{{{call[1]}:{{{call[2].replace('=', ':')}}}}}", value)
+    text = re.sub(r"[\s\"']|,(?=]?$)", "", text).removeprefix("[").removesuffix("]")
+    text += "}" * (text.count("{") - text.count("}"))
+    return f"[{text}]" if re.fullmatch(r"[\w.,:{}\[\]-]+", text) and text.count("{") == text.count("}") else ""
 
 
 def _others() -> dict[str, str]:

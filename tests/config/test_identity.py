@@ -257,6 +257,7 @@ IDENTITY: dict[str, Any] = {
     "pruning.rates": {"fc1": 0.9},
     "train.norm_affine": True,
     "train.optimizer_args": {"dampening": 0.1},
+    "data.augment": ["RandomInvert"],
     "train.clip_norm": 1.0,
     "train.accumulate": 4,
     "train.norm_batches": 4,
@@ -450,7 +451,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"data.size": 16}, {"data.resize": 16}, {"data.size": 15}),
     (
         {"data.one_batch": True},
-        {"data.crop": 2, "data.flip": True, "data.resized_crop": True},
+        {"data.crop": 2, "data.flip": True, "data.resized_crop": True, "data.augment": ["RandomInvert"]},
         {"data.one_batch": False},
     ),
     ({"method.name": "random"}, {"data.fraction": 0.5, "data.one_batch": True}, {"method.name": "random_trained"}),

@@ -103,6 +103,7 @@ def test_the_random_runs_touch_every_setting_that_is_part_of_an_id() -> None:
         "train.accumulate",
         "train.norm_affine",
         "train.optimizer_args",
+        "data.augment",
         "pruning.ramp",
     }
     own |= {f"pruning.{each}" for each in ("structure", "m", "block", "indivisible", "rates")}

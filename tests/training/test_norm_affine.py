@@ -12,7 +12,8 @@ from torch import nn
 
 from hidden_subnet.analysis import controls
 from hidden_subnet.analysis.evaluate import checkpoints_of, load_checkpoint, measure, rebuilt
-from hidden_subnet.analysis.load import export, load
+from hidden_subnet.analysis.export import export
+from hidden_subnet.analysis.load import load
 from hidden_subnet.analysis.load import test_images as images_of
 from hidden_subnet.analysis.save_masks import save_masks
 from hidden_subnet.config.convert import normalised
