@@ -26,13 +26,18 @@ def bare_network(model: Model, info: DataInfo, seed: int) -> nn.Module:
     return network
 
 
-def masked_shapes(model: Model, info: DataInfo) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight that a method masks, (out, in, *kernel), by the path of its layer, in order."""
+def meta_network(model: Model, info: DataInfo) -> nn.Module:
+    """Return the network on the meta device, which has shapes and no numbers."""
     try:
         with torch.device("meta"):
-            network = bare_network(model, info, 0)
+            return bare_network(model, info, 0)
     except (NotImplementedError, RuntimeError):  # RegNet computes its widths with tensors, which must have values
-        network = bare_network(model, info, 0)
+        return bare_network(model, info, 0).to("meta")
+
+
+def masked_shapes(model: Model, info: DataInfo) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight that a method masks, (out, in, *kernel), by the path of its layer, in order."""
+    network = meta_network(model, info)
     dense = dense_layers(network, model)
     weights = {path: module.get_parameter(name) for path, module, name in weights_of(network) if path not in dense}
     return {path: tuple(weight.shape) for path, weight in weights.items()}

@@ -12,7 +12,7 @@ from hidden_subnet.config.settings import Model, Pruning
 from hidden_subnet.masks.layers import masked_layers, not_masked
 from hidden_subnet.masks.structure import mask_bits
 from hidden_subnet.methods.base import Method
-from hidden_subnet.models.from_config import bare_network
+from hidden_subnet.models.from_config import meta_network
 from hidden_subnet.models.inits import weights_of
 
 SEED_BITS = 64
@@ -40,8 +40,8 @@ def count_flops(model: Model, info: DataInfo) -> Flops | None:
     from torch.utils.flop_counter import FlopCounterMode  # with sympy it takes a second, which `load` need not wait
 
     try:
+        network = meta_network(model, info).eval()
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network = bare_network(model, info, 0).eval()
             network(torch.empty(1, *info.shape))
     except Exception:  # a network of the user's own may do anything
         return None

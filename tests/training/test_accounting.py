@@ -51,6 +51,12 @@ def test_operations_with_the_weights_of_attention() -> None:
     assert flops.total - sum(flops.by_weight.values()) == 12 * 2 * (2 * 197 * 197 * 768)
 
 
+def test_operations_of_a_network_that_is_not_built_on_the_meta_device() -> None:
+    flops = count_flops(Model(name="regnet_y_400mf", library=Library.torchvision), info(3, 32, 32))
+    assert flops is not None
+    assert flops.total == sum(flops.by_weight.values())
+
+
 def test_a_network_that_cannot_be_counted_has_no_number() -> None:
     assert count_flops(Model(name="conv8"), info(1, 2, 2)) is None  # too small for its pools
 
