@@ -264,7 +264,7 @@ def _without_options_of_others(
         option: names
         for option in given
         if option.startswith(f"{group}.")
-        for names in [{name for name in chosen if name in has and option.partition(".")[2] in has[name]}]
+        for names in [{name for name in chosen if name in has and option.split(".")[1] in has[name]}]
         if names
     }
     for job, name in zip(jobs, chosen, strict=True):

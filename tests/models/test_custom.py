@@ -9,6 +9,7 @@ import torch
 from helpers.composing import make_composer
 from helpers.own_parts import forgotten
 from helpers.runs import QUIET, assert_same_run, interrupt
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import hidden_subnet as hs
 from hidden_subnet.cli.own_help import own_parts_text
@@ -24,6 +25,8 @@ from hidden_subnet.store import files
 from hidden_subnet.sweep.execute import execute
 from hidden_subnet.sweep.preflight import preflight
 from hidden_subnet.sweep.slurm_array import copies_to_use
+from hydra_plugins.hidden_subnet.grid_sweeper import expand
+from hydra_plugins.hidden_subnet.options import keep_back_options
 from hydra_plugins.hidden_subnet.own_parts import with_own_parts
 
 __all__ = ["forgotten"]
@@ -167,6 +170,15 @@ def test_python_takes_the_same_words(nets: Path, tmp_path: Path) -> None:
     words = ("model=custom", f"model.target={nets}:Net", "method=random", "data=synthetic")
     result = hs.run(*words, out=str(tmp_path / "runs"), **{"model.args": {"width": 8, "p": 0.25}})
     assert result.record["projection"]["model"]["args"] == {"width": 8, "p": 0.25}
+
+
+def test_its_arguments_go_to_the_runs_that_have_them() -> None:
+    words = ["model=fc,custom", "model.target=Net", "model.args.width=64", "model.width=1"]
+    jobs = expand(OverridesParser.create(), keep_back_options(words), [{}])
+    assert jobs == [
+        ["model=fc", "model.width=1"],
+        ["model=custom", "model.target=Net", "model.args.width=64", "model.width=1"],
+    ]
 
 
 def test_a_copy_for_slurm_has_a_file_once(nets: Path) -> None:
