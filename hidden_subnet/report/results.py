@@ -129,6 +129,8 @@ def column(path: str) -> str:
     path = path.removesuffix(".name")
     if path.startswith(("method.", "data.found.")):
         return path.replace(".", "_")
+    if path.startswith("pruning.rates."):  # the name of the layer has dots too
+        return path.removeprefix("pruning.")
     return NAMES.get(path, path.rpartition(".")[2])
 
 

@@ -11,6 +11,7 @@ from hidden_subnet.config.layer_rates import final_rate, layer_rates, plain_rate
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.report.plan import print_plan
+from hidden_subnet.report.results import column
 from hidden_subnet.sweep.preflight import preflight
 
 Compose = Callable[..., Config]
@@ -112,3 +113,8 @@ def test_with_prune_rate_0_the_ramp_is_that_of_the_largest_rate(compose: Compose
     assert rates_on_the_way([0.2, 0.0, 0.9], 0.9)(0.45) == pytest.approx([0.1, 0.0, 0.45])
     with pytest.raises(ConfigError, match=r"must be at most prune_rate=0\.9"):
         compose("prune_rate=0", "pruning.rates={fc1:0.9}", "pruning.ramp_epochs=2", "pruning.start_rate=0.95")
+
+
+def test_a_column_of_results_has_the_whole_name_of_the_layer() -> None:
+    assert column("pruning.rates.stage1.0.body.conv1") == "rates.stage1.0.body.conv1"
+    assert column("pruning.ramp") == "ramp"
