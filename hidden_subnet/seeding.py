@@ -30,7 +30,10 @@ def derive(seed: int, *names: str | int) -> int:
 
 
 def generator(seed: int, *names: str | int) -> "torch.Generator":
-    """Return a new generator of the stream, on the CPU, so that the numbers are the same for every device."""
+    """Return a new generator of the stream, on the CPU, so that the numbers are the same for every device.
+
+    >>> noise = torch.randn(3, generator=hs.generator(0, "my_noise"))
+    """
     import torch
 
     return torch.Generator().manual_seed(derive(seed, *names))

@@ -33,6 +33,9 @@ Which = Literal["first", "best", "last"] | int
 def load(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> nn.Module:
     """Return the subnetwork of a run as plain torch layers, on the CPU and in evaluation mode; pruned weights are 0.
 
+    >>> model = hs.load(run)
+    >>> logits = model(torch.zeros(5, 1, 8, 8))
+
     It maps normalised images (B, C, H, W), as `test_images(run)` returns them, to logits (B, classes), in float32 also
     where the run had train.precision=bf16. The random weights are drawn again from the seed of the run; pretrained ones
     are in its checkpoints. run: its folder, the beginning or the 12 digits of its name in runs/, or a file of masks
@@ -48,6 +51,9 @@ def load(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = (
 def load_masks(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the mask of each masked layer of a run by its path, bool (out, in, *kernel), True where a weight is kept.
 
+    >>> hs.load_masks(run)["fc1"].double().mean().item()
+    0.5
+
     `which` and `use`, and what is raised, are those of `load`.
     """
     return current_masks(masked_network(run, which, use))
@@ -55,6 +61,8 @@ def load_masks(run: str | Path, which: Which = "last", *, use: str | Sequence[st
 
 def load_scores(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> dict[str, Tensor]:
     """Return the scores of each masked layer of a run by its path, float32 (out, in, *kernel).
+
+    >>> scores = hs.load_scores(run)["fc1"]
 
     `which` and `use`, and what is raised, are those of `load`.
     """
@@ -198,6 +206,9 @@ def config_to_measure(folder: Path) -> Config:
 def test_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Tensor, Tensor]:  # noqa: PT028
     """Return the test images of a run, normalised as for its network, float32 (N, C, H, W), and labels, int64 (N,).
 
+    >>> images, labels = hs.test_images(run)
+    >>> accuracy = (hs.load(run)(images).argmax(1) == labels).double().mean()
+
     use: as in `load`. Raises DataError where they are not there, or not those that the run was on.
     """
     import_own_parts(use)
@@ -207,6 +218,8 @@ def test_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Tens
 
 def train_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Return the images that a run is trained on, as `test_images`: without those held out, and not augmented.
+
+    >>> images, labels = hs.train_images(run)
 
     Shuffled once. `use`, and what is raised, are those of `test_images`.
     """

@@ -118,7 +118,7 @@ def pairs(runs: Sequence[Path], which: Which = "last", *, use: str | Sequence[st
 def compare(*runs: str | Path, which: Which = "last", use: str | Sequence[str] = ()) -> "DataFrame":
     """Return a row for each layer, and for all together, of every two of the finished runs in these folders.
 
-        hs.compare("runs/digits-conv2-...-s0-...", "runs/digits-conv2-...-s1-...")
+    >>> table = hs.compare(run, other)
 
     Columns: first, second, layer, weights, first_kept, second_kept, both, jaccard, chance, nested. `which`, `use`, and
     what is raised, are those of `load`; ConfigError too where the layers of the runs differ.

@@ -16,6 +16,9 @@ def save_masks(
 ) -> Path:
     """Write the masks of a checkpoint of a run to a file in about n H(k) bits, and return its path.
 
+    >>> path = hs.save_masks(run, "x.mask")
+    >>> model = hs.load(path)
+
     `load` and `load_masks` take the file in place of the run, here or on another machine with the same torch. to: by
     default <which>.mask in the folder of the run. use: as in `load`. Raises its errors, and ConfigError where masks
     and seed do not give the weights: for pretrained ones, and methods that change them.

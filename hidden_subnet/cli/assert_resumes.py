@@ -22,7 +22,9 @@ TIMES = ("seconds", "images_per_second")
 def assert_resumes(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> None:
     """Raise AssertionError unless an interrupted run ends with the bits of an undisturbed one.
 
-    hs.assert_resumes("method=my_method", "method.beta=0.3", use="my_parts.py"), in a test of your own file. The run is
+    >>> hs.assert_resumes("method=edge_popup", prune_rate=0.9)
+
+    With use="my_parts.py" "method=my_method" it is a test of your own file. The run is
     that of a small network on `digits`, for 3 epochs of 4 steps, but for what is given; it is interrupted after its
     first step, within each epoch and before each evaluation. The message names what differs. Raises ConfigError and
     DataError for what cannot be run, RuntimeError for a run that fails.

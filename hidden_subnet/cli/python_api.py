@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run. Accuracies are fractions in [0, 1], on the test images."""
+    """A finished run. Accuracies are fractions in [0, 1], on the test images.
+
+    >>> result = hs.run("model.width=0.125", "train.epochs=1")
+    >>> gained = result.accuracy - result.untrained
+    """
 
     folder: Path
     untrained: float
@@ -63,7 +67,9 @@ class Result:
 def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Result:
     """Execute one run in this process, unless it is finished, and return its result.
 
-    hs.run("model=conv4", "train.epochs=3", prune_rate=0.9). `overrides` are words of the command line, `settings` the
+    >>> result = hs.run("model=conv4", "train.epochs=1", prune_rate=0.9)
+
+    `overrides` are words of the command line, `settings` the
     same by name; no tracker gets the run unless one is named (tracker="wandb"). use: files of your own parts. Ctrl-C
     saves, and the same call resumes the run. Raises ConfigError and DataError for what cannot be run, RuntimeError
     for a run that failed.
@@ -96,7 +102,9 @@ def run_sweep(
 ) -> "DataFrame":
     """Execute every combination of values on this machine, and return the runs as `results` does.
 
-    hs.run_sweep("model=fc", prune_rate=[0.1, 0.5, 0.9], seed=range(3)). A list or range is several values. workers:
+    >>> table = hs.run_sweep("model=fc", "train.epochs=1", prune_rate=[0.1, 0.9], seed=range(2))
+
+    A list or range is several values. workers:
     number of runs at the same time, by default one per GPU or CPU core. `use` as in `run`. Prints the table at the end.
     Raises ConfigError and DataError for what cannot be run, RuntimeError where runs failed.
     """
@@ -139,6 +147,9 @@ def result(run: str | Path) -> Result:
 
 def history(run: str | Path) -> "DataFrame":
     """Return the rows of metrics.jsonl of a run as a DataFrame, one for each epoch that has ended.
+
+    >>> rows = hs.history(run)
+    >>> best = rows["validation/top1"].max()
 
     run: its folder, or the beginning or the 12 digits of its name in runs/. Raises FileNotFoundError where none fits.
     """

@@ -32,6 +32,11 @@ def setting(
 ) -> Any:
     """Return a dataclass field; `help` is its line in --help, which does not list a setting without one.
 
+    >>> @dataclass(kw_only=True, slots=True)
+    ... class MySettings(hs.MethodSettings):
+    ...     name: str = hs.setting("my_method", id="always")
+    ...     beta: float = hs.setting(0.3, id="always", help="weight of the penalty")
+
     within: of a number, which is refused outside it, with a right one. is_path: whether the files of a run have it as
     an absolute path, so that it means the same in any directory; such a setting has the id "never".
     """
@@ -276,14 +281,22 @@ class Pruning:
 
 @dataclass(kw_only=True, slots=True)
 class MethodSettings:
-    """Base of the settings of a method, which its own file defines (hidden_subnet/methods/)."""
+    """Base of the settings of a method, which its own file defines (hidden_subnet/methods/).
+
+    >>> @dataclass(kw_only=True, slots=True)
+    ... class MySettings(hs.MethodSettings):
+    ...     name: str = hs.setting("my_method", id="always")
+    """
 
     name: str = setting(id="always")
 
 
 @dataclass(kw_only=True, slots=True)
 class Train:
-    """Training: optimizer, schedule, evaluation, number formats and devices."""
+    """Training: optimizer, schedule, evaluation, number formats and devices.
+
+    >>> train = hs.Train(epochs=10, lr=0.1)
+    """
 
     epochs: int = setting(15, id="always", help="passes over the training images", within=Range(1))
     batch_size: int = setting(64, id="always", help="images per step", within=Range(1))

@@ -35,7 +35,11 @@ Maker = TypeVar("Maker", bound=Callable[..., "ImageData"])
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images in memory with their labels, and what a network needs to know of them."""
+    """Images in memory with their labels, and what a network needs to know of them.
+
+    >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    >>> data = hs.ImageData(images[:10], labels[:10], images[10:], labels[10:])
+    """
 
     train: Any
     """Training images, uint8 (0 to 255) or float32, (N, C, H, W); a tensor or a numpy array."""
@@ -54,6 +58,11 @@ class ImageData:
 
 def register_data(name: str) -> Callable[[Maker], Maker]:
     """Return a decorator that makes `data=<name>` take the images of a function `(root, **settings) -> ImageData`.
+
+    >>> @hs.register_data("halves")
+    ... def halves(root, *, count: int = 20):
+    ...     images, labels = torch.rand(count, 1, 8, 8), torch.arange(count) % 2
+    ...     return hs.ImageData(images[:10], labels[:10], images[10:], labels[10:])
 
     root: the folder data.root as a Path. Further arguments need a default or a type (bool, int, float, str, lists of
     these). The function is called in every process of a run, and must return the same images each time: random numbers

@@ -381,6 +381,10 @@ register(ALLOCATIONS, "balanced")(AllocationEntry(_balanced, require=require_one
 def register_budget(name: str) -> Callable[[Budget], Budget]:
     """Return a decorator that makes `pruning=<name>` spread the rate by `(shapes, prune_rate, **settings)`.
 
+    >>> @hs.register_budget("spare_the_first")
+    ... def spare_the_first(shapes, prune_rate):
+    ...     return [0.0] + [prune_rate for _ in shapes[1:]]
+
     shapes: of the masked weights, (out, in, *kernel), in the order of the network. It returns the fraction to remove of
     each, in [0, 1), so that all together lose prune_rate of theirs if it says so: the table shows the density that
     came out. With pruning.ramp_epochs it is asked again in every epoch. Further arguments need a default or a type

@@ -46,6 +46,11 @@ M = TypeVar("M", bound=type[MethodTraits])
 def register_method(name: str) -> Callable[[M], M]:
     """Return a decorator that makes `method=<name>` choose a subclass of Method; one of the user's own needs no yaml.
 
+    >>> @hs.register_method("small_scores")
+    ... class SmallScores(hs.EdgePopup):
+    ...     def penalty(self):
+    ...         return 1e-5 * sum(layer.scores.abs().sum() for _, layer in self.layers)
+
     Raises TypeError for another class, ValueError for a name in use.
     """
 
@@ -59,7 +64,13 @@ def register_method(name: str) -> Callable[[M], M]:
 
 
 class Method(MethodTraits):
-    """The base of all methods. Its hooks keep the allocation at the prune rate of the epoch, and do nothing else."""
+    """The base of all methods. Its hooks keep the allocation at the prune rate of the epoch, and do nothing else.
+
+    >>> class Noisy(hs.EdgePopup):
+    ...     def on_step_start(self, step):
+    ...         super().on_step_start(step)
+    ...         noise = torch.randn(3, generator=self.generator(step))
+    """
 
     settings: ClassVar[type[MethodSettings]] = MethodSettings
 

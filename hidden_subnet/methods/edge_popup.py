@@ -126,7 +126,13 @@ class EdgePopupSettings(MethodSettings):
 
 @register(METHODS, "edge_popup")
 class EdgePopup(Method):
-    """Trains the scores of frozen random weights."""
+    """Trains the scores of frozen random weights.
+
+    >>> class Halved(hs.EdgePopup):
+    ...     def on_step_end(self, step):
+    ...         for _, layer in self.layers:
+    ...             layer.scores.data.mul_(0.5 if step == 100 else 1)
+    """
 
     settings = EdgePopupSettings
     trains = "scores"

@@ -32,8 +32,8 @@ def mask(
 ) -> nn.Module:
     """Mask the weights of `network` in place, for a training loop of one's own, and return it.
 
-        net = hs.mask(net, prune_rate=0.9, init="signed_constant")
-        optimizer = torch.optim.SGD([each for each in net.parameters() if each.requires_grad], lr=0.1)
+    >>> net = hs.mask(net, prune_rate=0.9, init="signed_constant")
+    >>> optimizer = torch.optim.SGD([each for each in net.parameters() if each.requires_grad], lr=0.1)
 
     Masked are conv, linear and embedding layers and attention. With edge_popup the scores are all that requires a
     gradient. The masks are chosen again in each forward pass, from the scores of that moment. `hs.remove_masks(net)`
@@ -70,6 +70,9 @@ def mask(
 
 def remove_masks(network: nn.Module) -> nn.Module:
     """Undo `mask` in place, with the removed weights at 0 and what has no mask as it was trained; returns the network.
+
+    >>> net = hs.mask(net, prune_rate=0.9)
+    >>> net = hs.remove_masks(net)
 
     Nothing of it requires a gradient then. Raises ValueError where the network is not masked.
     """

@@ -76,6 +76,10 @@ for _name, _entry in {
 def register_init(name: str) -> Callable[[Draw], Draw]:
     """Return a decorator that makes `init=<name>` draw weights by a function `(weight, std, generator)`.
 
+    >>> @hs.register_init("two_values")
+    ... def two_values(weight, std, generator):
+    ...     weight.copy_(std / 2 + std / 2 * torch.randint(2, weight.shape, generator=generator))
+
     It fills `weight` (out, in, *kernel) in place. `generator`, and torch's own one meanwhile, start from the seed of
     the layer. std: the Kaiming standard deviation of init.mode, scaled by init.scale. Raises ValueError for a name in
     use.

@@ -33,6 +33,10 @@ FIRST = ("shape", "classes")
 def register_model(name: str) -> Callable[[Builder], Builder]:
     """Return a decorator that makes `model=<name>` build the network by `(shape, classes, **settings)`.
 
+    >>> @hs.register_model("linear")
+    ... def linear(shape, classes, *, bias: bool = False):
+    ...     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes, bias=bias))
+
     shape: (channels, height, width) of the images. classes: number of classes. The network maps images (B, *shape) to
     logits (B, classes). Further arguments need a default or a type (bool, int, float, str, lists of these). Raises
     TypeError for arguments that cannot be settings, ValueError for a name in use.

@@ -29,7 +29,7 @@ FILTERS, WORST, NAMED = 64, 20, 12
 def show(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> Figure:
     """Return a figure of a finished run from inside, which a notebook shows.
 
-        hs.show("runs/digits-conv2-...")
+    >>> figure = hs.show(run)
 
     `which`, `use`, and what is raised, are those of `load`.
     """

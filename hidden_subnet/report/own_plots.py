@@ -25,6 +25,10 @@ Plot = TypeVar("Plot", bound=Callable[[Any, Any], Any])
 def register_plot(name: str) -> Callable[[Plot], Plot]:
     """Return a decorator that has a function `(results, axes)` draw at the end of each sweep that names its file.
 
+    >>> @hs.register_plot("seconds")
+    ... def seconds(results, axes):
+    ...     axes.scatter(results["prune_rate"], results["seconds"])
+
     results: the runs of the sweep as `hidden_subnet.results` gives them, done or not. axes: of matplotlib, empty. The
     picture is figures/<sweep>-<name>.png and .svg. Raises TypeError for other arguments, ValueError for a name in use.
     """

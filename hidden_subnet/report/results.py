@@ -59,6 +59,9 @@ NAMES = {
 def results(out: str | Path) -> "DataFrame":
     """Return the runs in the folder `out` as a DataFrame, with the columns and rows of results.csv and typed values.
 
+    >>> table = hs.results("runs")
+    >>> means = table.groupby("prune_rate")["last_test_top1"].mean()
+
     Accuracies are fractions in [0, 1]; <NA> where a run does not have a value (yet).
     """
     return frame(read_runs(Path(out))).convert_dtypes()

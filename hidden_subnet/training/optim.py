@@ -132,6 +132,10 @@ Rate = TypeVar("Rate", bound=Callable[[int, Train], float])
 def register_schedule(name: str) -> Callable[[Rate], Rate]:
     """Return a decorator that makes `train.schedule=<name>` take the learning rate from a function `(epoch, train)`.
 
+    >>> @hs.register_schedule("halving")
+    ... def halving(epoch, train):
+    ...     return train.lr * 0.5**epoch
+
     epoch: counted from 0, at or after the warm-up. train: the settings of `train`. The rate is a number of 0 or more.
     Raises ValueError for a name in use.
     """

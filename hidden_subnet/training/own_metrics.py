@@ -35,6 +35,10 @@ TRIED = 16
 def register_metric(name: str) -> Callable[[Function], Function]:
     """Return a decorator that makes `metrics=[<name>]` measure `(logits, labels, **settings)`, which returns a number.
 
+    >>> @hs.register_metric("confidence")
+    ... def confidence(logits, labels):
+    ...     return logits.softmax(1).amax(1).mean()
+
     logits: float32 (N, classes), of all images of an evaluation, before the softmax. labels: int64 (N,). Both are on
     the CPU, in any order of the images. NaN where the metric has no value for them, which is then not recorded.
     Further arguments need a default, and are settings: metric.<name>.<argument>. Raises TypeError for arguments that
