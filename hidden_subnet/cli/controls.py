@@ -57,7 +57,7 @@ def _controls(folder: Path, draws: int, workers: int | None, console: Console, t
         if entry is None or not entry.has_width:
             raise ConfigError(
                 f"{folder.name}: the controls need networks of other widths and with other random weights, which "
-                "torchvision's do not have; choose a run of one of our own networks, as in: model=conv4"
+                "those of torchvision, timm and your own do not have; choose a run of one of ours, as in: model=conv4"
             )
         load_checkpoint(experiment, result, "last")
         recorded, again = result["last"]["test"]["top1"], experiment.evaluate(experiment.test_images).top1

@@ -108,6 +108,7 @@ def problem_of(word: str, words: Sequence[str], missing: bool = True) -> str | N
 
     missing: whether it may be an option that does not exist; False, so may those of the user's own folders.
     """
+    word = re.sub(r"=choice\(([^,()]*)\)$", r"=\1", word)  # as it was typed (options.keep_back_options)
     key, equals, value = word.partition("=")
     name = key.lstrip("+")
     if not equals or word.startswith(("-", "~")):
