@@ -78,7 +78,7 @@ def decode(code: bytes, n: int, ones: int) -> NDArray[np.bool_]:
     return bits
 
 
-def information(n: int, ones: int) -> float:
+def information(n: int, ones: float) -> float:
     """Return n H(ones / n), the bits of information in n bits of which so many are 1."""
     shares = [count / n for count in (ones, n - ones) if count]
     return -n * sum(share * math.log2(share) for share in shares)

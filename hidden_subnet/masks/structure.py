@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hidden_subnet.config.checks import kept_of_each
 from hidden_subnet.config.settings import Indivisible, Pruning, Structure
+from hidden_subnet.masks.coding import information
 from hidden_subnet.masks.selection import LayerSelection, MaskWeight, TopKSelection
 from hidden_subnet.masks.topk import kept_count, ranked, topk_mask
 
@@ -111,7 +112,7 @@ def mask_bits(shape: Sequence[int], kept: int, pruning: Pruning) -> float:
         rows = shape[0]
     elif pruning.structure is Structure.block and divided:
         rows = shape[0] * shape[1] // pruning.block**2
-    return -rows * sum(share * math.log2(share) for share in (kept / size, 1 - kept / size) if share > 0)
+    return information(rows, rows * kept / size)
 
 
 def inverted(scores: Tensor, pruning: Pruning, *, by_value: bool) -> Tensor:
