@@ -14,7 +14,7 @@ from helpers.masking import by_stable_sort
 from helpers.runs import QUIET, assert_same_run, small
 from torch import Tensor, nn
 
-from hidden_subnet.config.registries import ALLOCATIONS, AllocationEntry
+from hidden_subnet.config.registries import ALLOCATIONS
 from hidden_subnet.config.settings import Config, Pruning
 from hidden_subnet.masks.allocation import Allocation, LayerwiseAllocation
 from hidden_subnet.masks.gpu.allocation import SegmentedAllocation, layerwise
@@ -229,7 +229,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Allocation]:
         return make_and_note
 
     assert entry.make_by_kernels is not None
-    monkeypatch.setitem(ALLOCATIONS, "layerwise", AllocationEntry(noted(entry.make), noted(entry.make_by_kernels)))
+    by_kernels = noted(entry.make_by_kernels)
+    monkeypatch.setitem(ALLOCATIONS, "layerwise", replace(entry, make=noted(entry.make), make_by_kernels=by_kernels))
     return found
 
 
