@@ -6,7 +6,7 @@ from benchmarks.timing import Row, by_turns, ratios
 GOALS = {"conv2": 1.06, "conv4": 1.04, "cifar_resnet18": 1.05}
 SORTING_GOALS = {"conv2": 1.55}
 METHOD_GOAL = 1.1
-"""Of each method beside edge_popup; structured masks have none."""
+"""The goal of a step by another method than edge_popup; structured masks have none."""
 WITHOUT_GOAL = ("edge_popup", "n_m", "block")
 
 

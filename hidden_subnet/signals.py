@@ -62,8 +62,8 @@ def stop_signals(*, insist: bool = True) -> Iterator[Callable[[], bool]]:
 def interrupt_held() -> Iterator[None]:
     """Raise KeyboardInterrupt for one of SIGNALS at the end of the context, not amid it.
 
-    For imports: scipy and matplotlib turn an interrupt in the middle of theirs into an AttributeError or ImportError,
-    and torch goes on without the numpy that it was loading, which is broken then. Signals come to the main thread only.
+    For imports. An interrupt amid its import makes scipy or matplotlib raise AttributeError or ImportError, and leaves
+    torch without a working numpy. Signals come to the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

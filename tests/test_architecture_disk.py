@@ -30,16 +30,14 @@ MODULES = {
 LISTED = {
     "cli/assert_resumes.py": ("tempfile.TemporaryDirectory", "runs that are thrown away"),
     "analysis/evaluate.py": ("is_file", "the checkpoint that the user names"),
-    "analysis/export.py": ("mkdir torch.save", "the folder to which the user exports; a file in memory"),
+    "analysis/export.py": ("torch.save", "a file in memory"),
     "analysis/load.py": ("is_file", "a file of masks that the user names"),
     "cli/evaluate.py": ("is_file", "the checkpoint that the user names"),
     "cli/help.py": ("glob read_text", "the options in conf/"),
     "cli/launch.py": ("os.open", "the null device"),
-    "analysis/save_masks.py": ("mkdir", "the folder to which the user has the masks written"),
-    "cli/report.py": ("is_file mkdir", "a preset, and the folder to which the user has the page written"),
+    "cli/report.py": ("is_file", "a preset"),
     "cli/results.py": ("mkdir", "the folder to which the user has results written"),
     "cli/rm.py": ("is_symlink", "whether what the user typed is a link"),
-    "cli/show.py": ("mkdir", "the folder to which the user has the figure drawn"),
     "cli/terminal.py": ("os.open", "the null device"),
     "report/drawn.py": ("savefig", "a file in memory"),
     "report/plan.py": ("is_dir os.listdir", "the folder of the runs itself"),
@@ -62,7 +60,7 @@ LISTED = {
         "the folder of the runs itself; what the user typed",
     ),
     "store/folders.py": (
-        "os.link os.listdir os.mkdir os.open os.rename os.replace os.rmdir os.stat os.unlink os.utime",
+        "mkdir os.link os.listdir os.mkdir os.open os.rename os.replace os.rmdir os.stat os.unlink os.utime",
         "the module that does it",
     ),
     "store/liveness.py": (

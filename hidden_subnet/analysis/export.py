@@ -40,9 +40,7 @@ def export(run: str | Path, which: Which, to: Path | None) -> Path:
     network = load(run, which)
     images = torch.zeros(2, *info_of(load_config(finished(run) / files.CONFIG).data).shape)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A folder that the user names may be a link.
-        return write_network(network, images, path, root=to and path.parent)
+        return write_network(network, images, path, root=to and folders.make_parent(path, None))
     except OSError as error:
         rule = f"cannot be written ({error.strerror or error})"
         raise OSError(problem(str(path), rule, "--to", "subnetwork.pt", lead="name another, as in")) from error
@@ -101,4 +99,4 @@ FORMATS: dict[str, Callable[[nn.Module, Tensor], bytes]] = {
     ONNX: _onnx,
     SAFETENSORS: _safetensors,
 }
-"""What writes a file, by the end of its name."""
+"""The function that makes the content of a file, by the end of its name."""

@@ -24,7 +24,7 @@ from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.coding import decode, encode
 from hidden_subnet.masks.layers import masked_layers
-from hidden_subnet.masks.state import load_trained, trained_state
+from hidden_subnet.masks.state import current_masks, load_trained, scores_state, trained_state
 from hidden_subnet.methods.base import Method
 from hidden_subnet.models.from_config import bare_network
 from hidden_subnet.store import checkpoints, folders
@@ -38,7 +38,7 @@ MOST_WEIGHTS = 1_000_000_000
 APART = 256.0
 """Ratio of the scores of weights that have a coat more."""
 Levels = dict[str, NDArray[np.int8]]
-"""What each masked layer does to its weights, by its path, flat."""
+"""Whole numbers by the path of a masked layer, flat, that say what it does to each of its weights."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class MaskFile:
     """The version that drew the weights."""
     code: bytes
     layers: list[tuple[str, int, list[tuple[int, int]]]]
-    """Of each masked layer its path, its number of weights, and the ones and the bytes of each plane of its code."""
+    """Path and number of weights of each masked layer, and the ones and bytes of each plane of bits in its code."""
     others: dict[str, Tensor]
     """Tensors by name that the seed does not give."""
 
@@ -81,8 +81,7 @@ def write(
     settings = {name: value for name, value in as_dict(config).items() if name not in OF_THE_PLACE}
     settings["data"].pop("root", None)
     code, sizes = _encoded(found)
-    scores = {id(layer.scores) for _, layer in masked_layers(network)}
-    named = {name for name, value in network.named_parameters() if id(value) in scores}
+    scores = scores_state(network)
     state = {
         "kind": KIND,
         "config": settings,
@@ -92,7 +91,7 @@ def write(
         "torch": str(result["environment"]["torch"]),
         "layers": sizes,
         "code": torch.frombuffer(bytearray(code), dtype=torch.uint8) if code else torch.zeros(0, dtype=torch.uint8),
-        "others": {name: value for name, value in trained_state(network).items() if name not in named},
+        "others": {name: value for name, value in trained_state(network).items() if name not in scores},
     }
     folders.write_atomically(path, checkpoints.encode(state), root=root)
 
@@ -144,11 +143,9 @@ def put_into(network: nn.Module, method: Method, file: MaskFile) -> None:
     sizes = [(path, layer.scores.numel()) for path, layer in masked_layers(network)]
     if sizes != [(path, size) for path, size, _ in file.layers]:
         raise ValueError(f"{file.path} is damaged: its masks are of another network than its settings make")
-    scores = {id(layer.scores) for _, layer in masked_layers(network)}
-    named = {name: value.detach() for name, value in network.named_parameters() if id(value) in scores}
     try:
         levels = _decoded(file.code, file.layers)
-        load_trained(network, named | file.others)
+        load_trained(network, scores_state(network) | file.others)
     except ValueError as error:
         raise ValueError(f"{file.path} is damaged: {error}") from None
     _put(network, method, levels, file.epoch)
@@ -162,8 +159,7 @@ def _levels(network: nn.Module, method: Method, epoch: int) -> Levels:
             f"{PROGRAM} export"
         )
     wanted = _effective(network)
-    candidates = [dict(each(network)) for each in (_kept, _signed, _counted)]  # before the scores are replaced
-    for levels in candidates:
+    for levels in _candidates(network):  # all made before the first one replaces the scores
         _put(network, method, levels, epoch)
         if all(torch.equal(before, after) for before, after in zip(wanted, _effective(network), strict=True)):
             return levels
@@ -178,21 +174,19 @@ def _effective(network: nn.Module) -> list[Tensor]:
         return [layer.effective_weight().clone() for _, layer in masked_layers(network)]
 
 
-def _kept(network: nn.Module) -> Iterator[tuple[str, NDArray[np.int8]]]:
-    for path, layer in masked_layers(network):
-        yield path, layer.rule.mask(layer.scores.detach()).reshape(-1).to(torch.int8).numpy()
+def _candidates(network: nn.Module) -> list[Levels]:
+    """Return what the layers may do to their weights: keep some; turn the signs of some; count the coats of each."""
+    kept, signed, counted = Levels(), Levels(), Levels()
+    masks, effective = current_masks(network), _effective(network)
+    for (path, layer), product in zip(masked_layers(network), effective, strict=True):
+        kept[path] = _flat(masks[path])
+        signed[path] = _flat(masks[path] * layer.scores.detach().sign())
+        counted[path] = _flat((product / layer.weight.detach()).nan_to_num(0, 0, 0).round().clamp(-1, 127))
+    return [kept, signed, counted]
 
 
-def _signed(network: nn.Module) -> Iterator[tuple[str, NDArray[np.int8]]]:
-    for path, layer in masked_layers(network):
-        kept = layer.rule.mask(layer.scores.detach())
-        yield path, (kept * layer.scores.detach().sign()).reshape(-1).to(torch.int8).numpy()
-
-
-def _counted(network: nn.Module) -> Iterator[tuple[str, NDArray[np.int8]]]:
-    for (path, layer), effective in zip(masked_layers(network), _effective(network), strict=True):
-        count = (effective / layer.weight.detach()).nan_to_num(0, 0, 0).round().clamp(-1, 127)
-        yield path, count.reshape(-1).to(torch.int8).numpy()
+def _flat(levels: Tensor) -> NDArray[np.int8]:
+    return levels.reshape(-1).to(torch.int8).numpy()
 
 
 def _put(network: nn.Module, method: Method, levels: Levels, epoch: int) -> None:

@@ -9,6 +9,7 @@ from hidden_subnet.config.own_parts import import_own_parts
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.models.from_config import weights_from_seed
+from hidden_subnet.store import folders
 
 
 def save_masks(
@@ -33,7 +34,6 @@ def save_masks(
         )
     epoch = load_into(network, method, folder, result, which)
     path = folder / f"{which}{mask_file.SUFFIX}" if to is None else Path(to)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder that the user names may be a link.
-    mask_file.write(network, method, result, epoch, path, root=None if to is None else path.parent)
+    root = None if to is None else folders.make_parent(path, None)
+    mask_file.write(network, method, result, epoch, path, root)
     return path

@@ -28,6 +28,10 @@ def report(out: Path, name: str | None, to: Path | None, *, paths: bool = False,
     out = output_folder(out) if folder is None else folder.parents[1]
     path = to or out / "figures" / f"{'all' if folder is None else folder.name}.html"
     refuse_unwritable([path.absolute().parent], out, "name another file with --to")
+    from hidden_subnet.report.figure import draw_as  # loads matplotlib
+    from hidden_subnet.report.page import page
+    from hidden_subnet.report.style import STYLES
+
     console = make_console()
     while True:
         seen = None if folder is None else sweep_status(folder, status_reader(out, glance=True))
@@ -38,10 +42,6 @@ def report(out: Path, name: str | None, to: Path | None, *, paths: bool = False,
                 f"there are no runs in {out.absolute()}; name another, as in: {PROGRAM} report --out runs2"
             )
         is_active = any(run.state == "running" for run in runs) if seen is None else seen.is_active
-        from hidden_subnet.report.figure import draw_as  # loads matplotlib
-        from hidden_subnet.report.page import page
-        from hidden_subnet.report.style import STYLES
-
         figure = draw_as(runs, ["svg"], style=STYLES["screen"]).get("svg", b"").decode()
         command = str(seen.sweep.provenance.get("command") or "") if seen else ""
         text = page(
@@ -54,11 +54,8 @@ def report(out: Path, name: str | None, to: Path | None, *, paths: bool = False,
             paths=paths,
             refresh=WATCH_SECONDS if watch and is_active else None,
         )
-        if to is None:
-            folders.make_folder(path.parent, root=out)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        folders.write_atomically(path, text.encode(), root=out if to is None else path.parent)
+        root = folders.make_parent(path, out if to is None else None)
+        folders.write_atomically(path, text.encode(), root=root)
         say(console, f"wrote {path.absolute()} ({count(len(runs), 'run')})")
         if not (watch and is_active):
             return

@@ -31,11 +31,7 @@ def show(out: Path, name: str, which: Which, to: Path | None) -> None:
     inside = look(folder, which)
     from hidden_subnet.report.inside import write  # loads matplotlib
 
-    if to is None:
-        folders.make_folder(path.parent, root=folder.parent)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write(inside, path, root=folder.parent if to is None else path.parent)
+    write(inside, path, root=folders.make_parent(path, folder.parent if to is None else None))
     console = make_console()
     if inside.layers:
         console.print(layers_table(inside))

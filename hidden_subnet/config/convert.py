@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from hidden_subnet.config.layer_rates import plain_rates
 from hidden_subnet.config.own_parts import USED, import_own_parts
 from hidden_subnet.config.parsing import parse_yaml
+from hidden_subnet.config.ranges import rounded
 from hidden_subnet.config.registries import (
     ALLOCATIONS,
     DATA,
@@ -158,20 +159,19 @@ def normalised(config: Config) -> Config:
 
     Hydra's range(0.1,1.0,0.1) yields 0.30000000000000004 for 0.3; also 1 becomes 1.0, and -0.0 becomes 0.0.
     """
-    rounded: Config = _rounded(config)
-    pruning, model = rounded.pruning, rounded.model
+    found: Config = _rounded(config)
+    pruning, model, data = found.pruning, found.model, found.data
     if pruning.rates:
         pruning = replace(pruning, rates=plain_rates(pruning.rates))
-    if rounded.train.norm_affine and (entry := model_entry(model)) is not None and entry.has_norm_choice:
+    if found.train.norm_affine and (entry := model_entry(model)) is not None and entry.has_norm_choice:
         method = method_traits(config)
         if method.is_trained() and not method.only_last_layer:
             model = replace(model, norm=Norm.batch)  # which has the factors
-    data = rounded.data
     if data.augment:
         data = replace(data, augment=[_plain_transform(each) for each in data.augment])
     out, metrics = os.path.expanduser(config.out), sorted(set(config.metrics))
     metric = _plain(config.metric)
-    return replace(rounded, model=model, data=data, pruning=pruning, out=out, metrics=metrics, metric=metric)
+    return replace(found, model=model, data=data, pruning=pruning, out=out, metrics=metrics, metric=metric)
 
 
 def _plain_transform(item: Any) -> Any:
@@ -181,7 +181,7 @@ def _plain_transform(item: Any) -> Any:
         return next(iter(named)) if len(named) == 1 and next(iter(named.values())) in ({}, None) else named
     if isinstance(item, list):
         return [_plain_transform(each) for each in item]
-    return float(f"{item:.12g}") if isinstance(item, float) else item
+    return rounded(item) if isinstance(item, float) else item
 
 
 def _rounded(settings: Any) -> Any:
@@ -237,6 +237,7 @@ def from_dict(settings: dict[str, Any]) -> Config:
     config = _build(Config, _with_unknown_parts(_with_tracker_mapping(settings)))
     for problem in unknown_names(config) if config.code is None else ():
         raise ConfigError(problem)
+    # Floats are rounded already, and this would take as long as the rest; only these two change other settings.
     return normalised(config) if config.train.norm_affine or config.data.augment else config
 
 
@@ -329,7 +330,7 @@ def _value(key: str, hint: Any, value: Any) -> Any:
 
 def _float(key: str, value: Any) -> float:
     try:
-        return float(f"{value:.12g}") + 0.0
+        return rounded(value)
     except OverflowError:
         raise ValueError(f"{key}: is too large a number") from None
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from hidden_subnet.config.ranges import Range, contains
+from hidden_subnet.config.ranges import Range, contains, rounded
 from hidden_subnet.config.registries import ALLOCATIONS, nearest
 from hidden_subnet.config.settings import Config, Structure
 from hidden_subnet.errors import problem
@@ -27,7 +27,7 @@ def plain_rates(given: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
             found |= plain_rates(value, f"{name}.")
         else:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            found[name] = float(f"{value:.12g}") + 0.0 if is_number else value
+            found[name] = rounded(value) if is_number else value
     return dict(sorted(found.items(), key=lambda each: str(each[0])))
 
 

@@ -55,9 +55,14 @@ def out_of_range(values: dict[str, Any], ranges: Mapping[str, Bounded]) -> Itera
             yield _line(name, value, bounded)
 
 
+def rounded(value: float) -> float:
+    """Return a number with the 12 digits that those of a run have, and 0 for -0. Raises OverflowError for 10**400."""
+    return float(f"{value:.12g}") + 0.0
+
+
 def contains(limits: Range, value: float) -> bool:
     """Return whether the value, rounded to 12 digits as those of a run are, is finite and in the range."""
-    value = float(f"{value:.12g}")
+    value = rounded(value)
     above = limits.low < value if limits.above else limits.low <= value
     below = value < limits.high if limits.below else value <= limits.high
     return math.isfinite(value) and above and below

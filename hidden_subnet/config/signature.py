@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hidden_subnet.config.data_info import DataInfo
+from hidden_subnet.config.ranges import rounded
 from hidden_subnet.config.settings import MISSING, setting
 
 KINDS = (bool, int, float, str)
@@ -147,7 +148,7 @@ def with_defaults(part: Callable[..., Any], given: dict[str, Any]) -> dict[str, 
 
 
 def _short(value: Any) -> Any:
-    return float(f"{value:.12g}") if isinstance(value, float) else value
+    return rounded(value) if isinstance(value, float) else value
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -15,6 +15,12 @@ def trained_state(model: nn.Module, *, frozen: bool = False) -> dict[str, Tensor
     return state | {name: value.detach() for name, value in model.named_buffers()}
 
 
+def scores_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the scores of the masked layers by the names of their parameters."""
+    scores = {id(layer.scores) for _, layer in masked_layers(model)}
+    return {name: value.detach() for name, value in model.named_parameters() if id(value) in scores}
+
+
 def load_trained(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Copy the tensors of a checkpoint, as `trained_state` returned them, into the network, in place.
 
@@ -52,8 +58,8 @@ def flips(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, int]
 
 def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters of the network, masked or not; scores are not counted."""
-    scores = {id(layer.scores) for _, layer in masked_layers(model)}
-    return sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in scores)
+    scores = scores_state(model)
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if name not in scores)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -61,9 +67,8 @@ def weights_digest(model: nn.Module) -> str:
 
     It depends on the order of the parameters, which masking changes in torchvision's networks.
     """
-    state = hashlib.sha256()
-    scores = {id(layer.scores) for _, layer in masked_layers(model)}
-    for value in model.parameters():
-        if id(value) not in scores:
+    state, scores = hashlib.sha256(), scores_state(model)
+    for name, value in model.named_parameters():
+        if name not in scores:
             state.update(value.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from hidden_subnet.config.data_info import DataInfo
@@ -11,6 +10,7 @@ from hidden_subnet.config.registries import model_entry
 from hidden_subnet.config.settings import Config, Model, Scale, Structure
 from hidden_subnet.masks.structure import does_not_divide
 from hidden_subnet.models.inits import dense_layers, fill, scale_attention, weights_of
+from hidden_subnet.models.passes import built_on_meta
 
 
 def bare_network(model: Model, info: DataInfo, seed: int) -> nn.Module:
@@ -28,11 +28,7 @@ def bare_network(model: Model, info: DataInfo, seed: int) -> nn.Module:
 
 def meta_network(model: Model, info: DataInfo) -> nn.Module:
     """Return the network on the meta device, which has shapes and no numbers."""
-    try:
-        with torch.device("meta"):
-            return bare_network(model, info, 0)
-    except (NotImplementedError, RuntimeError):  # RegNet computes its widths with tensors, which must have values
-        return bare_network(model, info, 0).to("meta")
+    return built_on_meta(lambda: bare_network(model, info, 0))
 
 
 def masked_shapes(model: Model, info: DataInfo) -> dict[str, tuple[int, ...]]:

@@ -1,11 +1,21 @@
 """Tries a network without numbers: on torch's meta device, where tensors have shapes only."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from hidden_subnet.models.sizes import Shape
+
+
+def built_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network that `build` makes, on the meta device."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError):  # RegNet computes its widths with tensors, which must have values
+        return build().to("meta")
 
 
 def passes_on_meta(network: nn.Module, shape: Shape, last_batch: int) -> Any:

@@ -7,14 +7,13 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.registries import MODELS, ModelEntry, register
 from hidden_subnet.config.settings import Config, Model, Norm
 from hidden_subnet.errors import problem
-from hidden_subnet.models.passes import passes_on_meta
+from hidden_subnet.models.passes import built_on_meta, passes_on_meta
 from hidden_subnet.models.sizes import Shape
 from hidden_subnet.seeding import derive, torch_seeded
 
@@ -55,7 +54,7 @@ def probe(name: str, shape: Shape, classes: int, last_batch: int) -> nn.Module:
     Raises ValueError, in one line, where a pass fails.
     """
     try:
-        model = _on_meta(name, shape, classes)
+        model = built_on_meta(lambda: build(name, shape, classes, seed=0))
         logits = passes_on_meta(model, shape, last_batch)
     except (RuntimeError, AssertionError, TypeError, IndexError, NotImplementedError, ZeroDivisionError) as error:
         raise ValueError(_refusal(name, shape, last_batch, " ".join(str(error).split()))) from None
@@ -65,14 +64,6 @@ def probe(name: str, shape: Shape, classes: int, last_batch: int) -> nn.Module:
         raise ValueError(_refusal(name, shape, last_batch, " ".join(str(error).split()))) from None
     assert logits.shape == (2, classes)
     return model
-
-
-def _on_meta(name: str, shape: Shape, classes: int) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return build(name, shape, classes, seed=0)
-    except NotImplementedError:  # RegNet computes its widths with tensors, which must have values
-        return build(name, shape, classes, seed=0).to("meta")
 
 
 def _sizes(name: str, shape: Shape) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from hidden_subnet.config.differences import flat, short_names, shown, varying
 from hidden_subnet.config.program import LAUNCH, PROGRAM
-from hidden_subnet.report.table import fixed, summarise
+from hidden_subnet.report.table import fixed, mean, summarise
 from hidden_subnet.store import files, folders
 from hidden_subnet.store.read import STATES, Run, dig, number
 from hidden_subnet.store.redact import without_keys
@@ -147,7 +147,7 @@ def _controls(run: Run) -> list[dict[str, str]]:
     return [
         {
             "name": str(each.get("name")),
-            "top1": f"{_percent(_mean(each.get('test_top1')))} %",
+            "top1": f"{_percent(mean(values if isinstance(values := each.get('test_top1'), list) else []))} %",
             "says": str(each.get("says")),
         }
         for each in (found if isinstance(found, list) else [])
@@ -195,11 +195,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _distinct(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
-
-
-def _mean(values: Any) -> float | None:
-    numbers = [each for value in (values if isinstance(values, list) else []) if (each := number(value)) is not None]
-    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _percent(value: float | None) -> str:

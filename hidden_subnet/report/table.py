@@ -68,7 +68,7 @@ class Line:
     @property
     def mean(self) -> float | None:
         """Mean test accuracy at the last epoch, in [0, 1]."""
-        return _mean(self.accuracies)
+        return mean(self.accuracies)
 
     @property
     def std(self) -> float | None:
@@ -118,18 +118,18 @@ def _line(settings: dict[str, Any], members: Sequence[Run], chance: float | None
         settings=settings,
         method=members[0].method,
         prune_rate=number(members[0].projection.get("prune_rate")),
-        density=_mean([dig(run.result, "density") for run in done]),
+        density=mean([dig(run.result, "density") for run in done]),
         chance=chance if done else None,
-        untrained=_mean([run.untrained_top1 for run in done]),
+        untrained=mean([run.untrained_top1 for run in done]),
         accuracies=tuple(float(run.test_top1 or 0) for run in measured),
         collapsed=tuple(run.collapsed for run in measured),
         names=tuple(run.name for run in measured),
         seeds=_seeds(measured),
         before=_numbers(run.untrained_top1 for run in measured if dig(run.result, "last.epoch") != 0),
         unpruned=_numbers(dig(run.result, "untrained.unpruned.top1") for run in measured),
-        seconds=_mean([dig(run.result, "seconds") for run in done]),
+        seconds=mean([dig(run.result, "seconds") for run in done]),
         metrics={
-            name: _mean([dig(run.result, f"last.test.{name}") for run in done])
+            name: mean([dig(run.result, f"last.test.{name}") for run in done])
             for name in sorted({name for run in members for name in run.metrics})
         },
         state=state + f", {collapsed} collapsed" * bool(collapsed),
@@ -148,7 +148,8 @@ def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
     return tuple(found for found in map(number, values) if found is not None)
 
 
-def _mean(values: Iterable[Any]) -> float | None:
+def mean(values: Iterable[Any]) -> float | None:
+    """Return the mean of those values that are numbers; None if none is."""
     numbers = _numbers(values)
     return statistics.mean(numbers) if numbers else None
 

@@ -232,6 +232,18 @@ def make_folder(path: Path, root: Path | None = None, mode: int = 0o777) -> None
                 raise UnsafeError(path, "a symbolic link" if _is_link(name, folder) else "not a folder") from None
 
 
+def make_parent(path: Path, root: Path | None) -> Path:
+    """Make the folder of a file that is to be written, and return the root for its writing (`inside`).
+
+    root: the folder of runs in which it is; None for a file that the user has named, whose folder may be a link.
+    """
+    if root is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.parent
+    make_folder(path.parent, root=root)
+    return root
+
+
 def is_private(path: Path, root: Path | None = None) -> bool:
     """Whether a folder is this user's, and nobody else may change what is in it."""
     with inside(path, root) as (folder, name):

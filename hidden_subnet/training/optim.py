@@ -95,6 +95,17 @@ def _wrong(kind: type[Optimizer], train: Train) -> str:
     return ""
 
 
+def _entry(kind: type[Optimizer]) -> OptimizerEntry:
+    takes = [*inspect.signature(kind).parameters]
+    own = ("momentum", "nesterov") if kind is SGD else ("capturable",) if "capturable" in takes else ()
+    return OptimizerEntry(
+        partial(_made, kind, own),
+        has_momentum=kind is SGD,
+        problem=partial(_wrong, kind),
+        arguments=tuple(each for each in takes if each not in (*SETTINGS, *NOT_OURS, *own)),
+    )
+
+
 def _cosine(epoch: int, train: Train) -> float:
     """Return half a cosine from train.lr to 0, which starts after the warm-up."""
     angle = math.pi * (epoch - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
@@ -111,16 +122,7 @@ def _multistep(epoch: int, train: Train) -> float:
 
 
 for _name, _kind in OF_TORCH.items():
-    _takes = [*inspect.signature(_kind).parameters]
-    _own = ("momentum", "nesterov") if _kind is SGD else ("capturable",) if "capturable" in _takes else ()
-    register(OPTIMIZERS, _name)(
-        OptimizerEntry(
-            partial(_made, _kind, _own),
-            has_momentum=_kind is SGD,
-            problem=partial(_wrong, _kind),
-            arguments=tuple(each for each in _takes if each not in (*SETTINGS, *NOT_OURS, *_own)),
-        )
-    )
+    register(OPTIMIZERS, _name)(_entry(_kind))
 register(SCHEDULES, "cosine")(ScheduleEntry(_cosine))
 register(SCHEDULES, "constant")(ScheduleEntry(_constant))
 register(SCHEDULES, "multistep")(ScheduleEntry(_multistep, has_milestones=True))

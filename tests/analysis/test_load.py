@@ -21,7 +21,7 @@ from hidden_subnet.config.settings import Library, Masking, Model, Norm, Precisi
 from hidden_subnet.data import synthetic
 from hidden_subnet.models.from_config import bare_network
 from hidden_subnet.store import files
-from hidden_subnet.sweep.execute import execute
+from hidden_subnet.sweep.execute import Outcome, execute
 from hidden_subnet.training.experiment import open_images, resolve
 
 
@@ -68,11 +68,18 @@ FORWARDS: dict[str, tuple[Model, dict[str, Any]]] = {
 """Each setting that changes how a network maps images to logits."""
 
 
+def executed(name: str, out: Path) -> Outcome:
+    """The run of a network, with random masks."""
+    model, train = FORWARDS[name]
+    outcome = execute(replace(small(out, "random", **train), model=model), QUIET)
+    assert outcome.result is not None, outcome.message
+    return outcome
+
+
 @pytest.mark.parametrize("name", FORWARDS)
 def test_an_exported_file_gives_the_logits_of_load(name: str, tmp_path: Path) -> None:
-    model, train = FORWARDS[name]
-    outcome = execute(replace(small(tmp_path, "random", **train), model=model), QUIET)
-    assert outcome.result is not None, outcome.message
+    outcome = executed(name, tmp_path)
+    assert outcome.result is not None
     path = export(outcome.folder, "last", tmp_path / "subnetwork.pt2")
     images, labels = hidden_subnet.test_images(outcome.folder)
     loaded = hidden_subnet.load(outcome.folder)
@@ -93,9 +100,7 @@ def test_an_exported_file_gives_the_logits_of_load(name: str, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["temperature", "residual"])
 def test_an_onnx_file_gives_the_logits_of_load(name: str, tmp_path: Path) -> None:
-    model, train = FORWARDS[name]
-    outcome = execute(replace(small(tmp_path, "random", **train), model=model), QUIET)
-    assert outcome.result is not None, outcome.message
+    outcome = executed(name, tmp_path)
     path = export(outcome.folder, "last", tmp_path / "subnetwork.onnx")
     images, _ = hidden_subnet.test_images(outcome.folder)
     [logits] = ReferenceEvaluator(str(path)).run(None, {"images": images[:7].numpy()})
