@@ -20,7 +20,7 @@ from hidden_subnet.config.checks import check
 from hidden_subnet.config.convert import as_dict, from_dict
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.config.registries import info_of
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.settings import Config, Library
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.coding import decode, encode
 from hidden_subnet.masks.layers import masked_layers
@@ -128,8 +128,8 @@ def read(path: Path) -> MaskFile:
 
 def refuse_huge(file: MaskFile) -> None:
     """Raise ValueError for a network of more than MOST_WEIGHTS parameters, before it takes memory."""
-    if file.config.code is not None:  # the user's own network, whose file the user has named
-        return
+    if file.config.code is not None or file.config.model.library is not Library.own:
+        return  # a network whose file the user has named, or one of a library, which has a size
     with torch.device("meta"):
         network = bare_network(file.config.model, info_of(file.config.data), 0)
     if (count := sum(each.numel() for each in network.parameters())) > MOST_WEIGHTS:

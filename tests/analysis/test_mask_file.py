@@ -16,7 +16,7 @@ import hidden_subnet
 from hidden_subnet.analysis import mask_file
 from hidden_subnet.cli.main import main
 from hidden_subnet.config.registries import METHODS
-from hidden_subnet.config.settings import Config, Model, Norm
+from hidden_subnet.config.settings import Config, Library, Model, Norm
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.coding import information
 from hidden_subnet.masks.layers import masked_layers
@@ -165,6 +165,14 @@ def test_a_huge_network_is_refused_before_it_takes_memory(tmp_path: Path, undist
     checkpoints.save(path, state)
     with pytest.raises(ValueError, match="and at most 1,000,000,000 are built from a file"):
         hidden_subnet.load(path)
+
+
+def test_a_network_of_a_library_has_its_size(tmp_path: Path) -> None:
+    """RegNet cannot be built without numbers."""
+    written(config_of("edge_popup"), tmp_path / "x.mask")
+    file = mask_file.read(tmp_path / "x.mask")
+    model = Model(name="regnet_x_400mf", library=Library.torchvision)
+    mask_file.refuse_huge(replace(file, config=replace(file.config, model=model)))
 
 
 def test_damage_is_noticed(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
