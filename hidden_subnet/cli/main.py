@@ -162,7 +162,11 @@ def make_parser() -> argparse.ArgumentParser:
     results.add_argument(
         "folder", nargs="?", type=Path, help="folder that holds the runs (given --out too, results are written there)"
     )
-    results.add_argument("--published", action="store_true", help="add published accuracies to the figure, in grey")
+    results.add_argument(
+        "--published",
+        action="store_true",
+        help="add published accuracies to the figure, in grey, and compare runs of their recipes",
+    )
     results.add_argument(
         "--sweep", metavar="SWEEP", help=f"table and figure of one sweep only: {SWEEP.partition(': ')[2]}"
     )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.report.own_plots import draw_own
@@ -11,6 +13,7 @@ from hidden_subnet.report.published import models_known, published_of
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.style import STYLES
 from hidden_subnet.report.table import summarise, table
+from hidden_subnet.report.verdicts import not_run, verdicts, verdicts_table
 from hidden_subnet.report.where import matching
 from hidden_subnet.store import sweeps
 from hidden_subnet.store.access import refuse_unwritable
@@ -36,7 +39,7 @@ def results(
     Plots of the user's own are drawn where their file has been imported (--use). With `sweep` or `where`
     (report/where.py), table and figure show these runs only. `against` chooses, as `where`
     does, the runs to which differences are in the tables for a paper. With `published`, the figure also shows published
-    accuracies. Raises ConfigError if there is no run.
+    accuracies, and runs of their recipes are compared with them. Raises ConfigError if there is no run.
     """
     out = output_folder(out)
     if sweep is None:
@@ -87,11 +90,18 @@ def results(
         say(console, line)
     for each in others:
         say(console, f"published: {each.name}: {each.source}; {each.how}")
-    if published and not others:
-        say(
-            console,
-            f"--published: no accuracies for these data and models; there are some for {models_known()}, at width 1",
-        )
+    if published:
+        _print_verdicts(console, runs, bool(others))
+
+
+def _print_verdicts(console: Console, runs: list[Run], has_curves: bool) -> None:
+    if found := verdicts(runs):
+        console.print(verdicts_table(found))
+    if not has_curves:
+        known = f"there are some for {models_known()}, at width 1"
+        say(console, f"--published: no accuracies for these data, models and methods; {known}")
+    for line in not_run(found):
+        say(console, line)
 
 
 def _file_name(where: Sequence[str]) -> str:

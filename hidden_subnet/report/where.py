@@ -1,6 +1,7 @@
 """Choose runs by their settings, as `--where method=edge_popup,random` does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hidden_subnet.config.differences import shown
 from hidden_subnet.config.registries import nearest
@@ -40,6 +41,12 @@ def matching(runs: Sequence[Run], conditions: Sequence[str], option: str = "--wh
         rule = "no run is all of this"
         raise ConfigError(problem(f"{option} {' '.join(conditions)}", rule, option, conditions[0], lead="as in"))
     return [runs[index] for index in kept]
+
+
+def satisfies(values: Mapping[str, Any], conditions: Sequence[str]) -> bool:
+    """Return whether a row of results.csv has all these values, each `column=value`."""
+    pairs = (condition.partition("=") for condition in conditions)
+    return all(_is(value, shown(values.get(name))) for name, _, value in pairs)
 
 
 def _is(typed: str, value: str) -> bool:

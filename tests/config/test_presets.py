@@ -29,14 +29,21 @@ ROOT = Path(__file__).parents[2]
 Jobs = Callable[..., list[Config]]
 
 RUNS = {
+    "biprop": 18,
+    "conv6_curve": 18,
     "depth": 460,
     "distributions": 175,
     "fashion_mnist": 150,
     "fashion_mnist_conv4": 80,
+    "gem_miner_ablation": 12,
     "imagenet": 9,
+    "iterand": 12,
+    "methods_tuning": 96,
     "prune_rates": 57,
     "resnet18": 63,
     "scaling": 150,
+    "signed": 15,
+    "signed_mnist": 10,
     "smoke": 35,
     "temperature": 50,
     "width": 90,

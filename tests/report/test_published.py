@@ -9,7 +9,7 @@ from helpers.run_folders import config, finish
 from hidden_subnet.cli.results import results
 from hidden_subnet.config.settings import Config, Data, Model
 from hidden_subnet.report.figure import plot
-from hidden_subnet.report.published import PUBLISHED, published_of
+from hidden_subnet.report.published import POINTS, published_of
 from hidden_subnet.report.series import picture
 from hidden_subnet.report.style import PAPER, settings_of
 from hidden_subnet.report.table import summarise
@@ -23,12 +23,12 @@ def cifar(model: str = "conv2", width: float = 1.0, prune_rate: float = 0.5, see
 
 
 def test_every_point_is_a_rate_and_a_percentage_with_a_source() -> None:
-    for each in PUBLISHED:
-        assert each.points
-        assert all(0 < rate < 1 and 10 <= top1 <= 100 for rate, top1 in each.points.items())
+    for each in POINTS:
+        assert 0 < each.prune_rate < 1
+        assert 10 <= each.top1 <= 100
         assert each.source
         assert each.how
-    names = [(each.data, each.name, each.source) for each in PUBLISHED]
+    names = [(each.data, each.model, each.method, each.what, each.prune_rate, each.source) for each in POINTS]
     assert len(set(names)) == len(names)
 
 
@@ -72,6 +72,6 @@ def test_they_lie_over_the_figure_with_their_rates_and_sources(
 def test_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finish(tmp_path, config(), 0.9)
     results(tmp_path, None, published=True)
-    assert "no accuracies for these data and models; there are some for cifar10 conv2" in " ".join(
+    assert "no accuracies for these data, models and methods; there are some for cifar10 conv2" in " ".join(
         capsys.readouterr().out.split()
     )
