@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import augmentation, epoch, gpu, gpu_sweep, levers, mask, memory, runs, scale, step
+from benchmarks import augmentation, epoch, exported, gpu, gpu_sweep, levers, mask, memory, runs, scale, step
 from benchmarks.timing import Row
 from hidden_subnet.training.acceleration import freed_memory_kept
 
@@ -31,6 +31,10 @@ TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
     "methods": (
         partial(step.method_rows, width=1.0, batch=128, rounds={"conv2": 7, "conv4": 7}),
         partial(step.method_rows, width=0.05, batch=4, rounds={"conv2": 1, "conv4": 1}),
+    ),
+    "exported": (
+        partial(exported.rows, width=1.0, batch=128, rounds=15),
+        partial(exported.rows, width=0.05, batch=4, rounds=1),
     ),
     "levers": (
         partial(levers.rows, name="conv2", width=1.0, batch=128, rounds=5),

@@ -31,7 +31,7 @@ from hidden_subnet.store import checkpoints, folders
 
 SUFFIX = ".mask"
 KIND = "hidden_subnet masks 1"
-OF_THE_PLACE = ("out", "tracker", "claim", "checkpoint")
+OF_THE_PLACE = ("out", "tracker", "claim", "checkpoint", "report")
 """Groups of settings that say where a run was executed, and nothing about its network."""
 MOST_WEIGHTS = 1_000_000_000
 """A larger network is not built from a file, which anybody may have sent."""

@@ -12,6 +12,7 @@ from typing import NoReturn
 from hidden_subnet.cli.terminal import cannot_load, prepare_terminal
 from hidden_subnet.config.program import COMMANDS, LAUNCH, PROGRAM
 from hidden_subnet.config.registries import nearest
+from hidden_subnet.config.settings import ReportMetric, ReportStyle
 from hidden_subnet.signals import interrupt_held
 
 RUN = "the run: its folder, its name or the beginning of it, or the 12 digits of its id"
@@ -182,7 +183,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     results.add_argument("--x", metavar="NAME", help="the number along the x axis of the figure (default: chosen)")
     results.add_argument(
-        "--style", choices=("paper", "talk", "screen"), default="paper", help="sizes in the figure (default: paper)"
+        "--style",
+        choices=[each.name for each in ReportStyle],
+        default="paper",
+        help="sizes in the figure (default: paper)",
+    )
+    results.add_argument(
+        "--metric",
+        choices=[each.name for each in ReportMetric],
+        default="last_test_top1",
+        help="accuracy in the figure and the tables for a paper (default: last_test_top1)",
     )
     report = add(
         "report", "write a page of a sweep, or of all runs: figure, tables, curves, failures, in one HTML file"

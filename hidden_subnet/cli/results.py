@@ -8,6 +8,7 @@ from rich.console import Console
 
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.report.metric import METRICS, Metric
 from hidden_subnet.report.own_plots import draw_own
 from hidden_subnet.report.published import models_known, published_of
 from hidden_subnet.report.results import write_results
@@ -33,6 +34,7 @@ def results(
     against: str | None = None,
     x: str | None = None,
     style: str = "paper",
+    metric: str = "last_test_top1",
 ) -> None:
     """Print the table, and write results.csv (every run in `out`), figure and tables, to the folder `to` if given.
 
@@ -76,8 +78,8 @@ def results(
         from hidden_subnet.report.figure import draw  # loads matplotlib
 
         shown, path = wanted(latest), to / "figures" / name
-        written.extend(draw(shown, path, published=others, style=STYLES[style], x=x))
-        written.extend(_write_tables(shown, path, base, against or ""))
+        written.extend(draw(shown, path, published=others, style=STYLES[style], x=x, metric=METRICS[metric]))
+        written.extend(_write_tables(shown, path, base, against or "", METRICS[metric]))
         undrawn.clear()
         written.extend(draw_own(shown, path, undrawn.append))
 
@@ -109,15 +111,15 @@ def _file_name(where: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]", "_", "-".join(where))[:80]
 
 
-def _write_tables(runs: list[Run], path: Path, base: Sequence[str], called: str) -> list[Path]:
+def _write_tables(runs: list[Run], path: Path, base: Sequence[str], called: str, metric: Metric) -> list[Path]:
     """Write the tables for a paper as `path`.md and `path`.tex, with differences to the runs whose names are `base`."""
     from hidden_subnet.report.paper_tables import latex, markdown, paper_tables
 
-    lines = [line for line in summarise(runs) if line.n]
+    lines = [line for line in summarise(runs, metric) if line.n]
     if not lines:
         return []
     named = {run.name for run in runs} & set(base)
-    tables = paper_tables(lines, [line for line in lines if named & set(line.names)], called)
+    tables = paper_tables(lines, [line for line in lines if named & set(line.names)], called, metric)
     written = []
     for kind, text in (("md", markdown(tables)), ("tex", latex(tables))):
         written.append(path.with_name(f"{path.name}.{kind}"))

@@ -130,5 +130,9 @@ def _print_outcome(outcome: Outcome, console: Console, config: Config) -> None:
         say(console, outcome.message)
     say(console, f"{outcome.state}: {outcome.folder}")
     if outcome.state in ("done", "skipped"):
+        if config.report.run:
+            from hidden_subnet.cli.show import draw_runs
+
+            draw_runs({outcome.folder: outcome.state == "skipped"}, console)
         for line in [*last_lines(config), *(how_to_send([outcome.folder]) if is_tracked(config) else [])]:
             say(console, line)

@@ -1,8 +1,10 @@
 """`python -m hidden_subnet show`: draw a finished run from inside, and print its layers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +25,7 @@ def show(out: Path, name: str, which: Which, to: Path | None) -> None:
     Raises ConfigError for a file of another kind, and the errors of `look`.
     """
     folder = find_run(out, name)
-    path = to or folder.parent / "figures" / f"{folder.name}.png"
+    path = to or figure_of(folder)
     if path.suffix not in FORMATS:
         rule = f"is drawn as one of {', '.join(FORMATS)}"
         raise ConfigError(problem(f"--to {path}", rule, "--to", str(path.with_suffix(".png")), lead="as in"))
@@ -38,6 +40,31 @@ def show(out: Path, name: str, which: Which, to: Path | None) -> None:
         say(console, "changed: kept before training and not now, or the reverse; dead, unused: no weight is kept")
     say(console, f"checkpoint {which}: {inside.accuracy:.2%} of the {len(inside.labels):,} test images are right")
     say(console, f"wrote {path.absolute()}")
+
+
+def figure_of(folder: Path) -> Path:
+    """Return the file in which a run is drawn."""
+    return folder.parent / "figures" / f"{folder.name}.png"
+
+
+def draw_runs(done: Mapping[Path, bool], console: Console) -> None:
+    """Draw the last checkpoint of finished runs (report.run=true), and say where.
+
+    done: the folder of each, and whether it was finished before; then it is drawn only where it has no figure yet.
+    """
+    for folder, before in done.items():
+        path = figure_of(folder)
+        if before and folders.is_file(path):
+            continue
+        try:
+            inside = look(folder, "last")
+            from hidden_subnet.report.inside import write  # loads matplotlib
+
+            write(inside, path, root=folders.make_parent(path, folder.parent))
+        except (OSError, ValueError) as error:  # the run is done all the same
+            say(console, f"{folder.name} is not drawn: {error}", "red")
+        else:
+            say(console, f"wrote {path.absolute()}")
 
 
 def layers_table(inside: Inside) -> Table:

@@ -1,6 +1,7 @@
 """A sweep on this machine from its configs to its table, results.csv and figure; and the end of any sweep."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -8,8 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.settings import Config, Report
+from hidden_subnet.errors import ConfigError
+from hidden_subnet.report.metric import METRICS
 from hidden_subnet.report.own_plots import draw_own
+from hidden_subnet.report.style import STYLES
 from hidden_subnet.report.table import summarise, table
 from hidden_subnet.store import claims, files, provenance, sweeps
 from hidden_subnet.store.liveness import LivenessProbe
@@ -52,6 +56,8 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     runs = _runs_of(sweep, every)
     written: list[Path] = []
     plots: list[Path] = []
+    notes: list[str] = []
+    config = jobs[0].config
     undrawn: list[str] = []
     unwritten = ""
 
@@ -60,7 +66,8 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
         from hidden_subnet.report.figure import draw  # loads matplotlib
 
         undrawn.clear()
-        written.extend(draw(_runs_of(sweep, latest), sweep.out / "figures" / sweep.name, title=""))
+        notes.clear()
+        written.extend(_draw(draw, _runs_of(sweep, latest), sweep.out / "figures" / sweep.name, config.report, notes))
         plots[:] = draw_own(_runs_of(sweep, latest), sweep.out / "figures" / sweep.name, undrawn.append)
 
     try:  # before anything is printed, which may fail
@@ -77,9 +84,13 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
             say(console, f"  if it stays so, remove {job.folder / files.RESULT}: the same command runs it again")
     for path in [*written, *plots]:
         say(console, f"wrote {path}")
-    for line in undrawn:
+    for line in [*undrawn, *notes]:
         say(console, line, "red")
-    config = jobs[0].config
+    if config.report.run:
+        from hidden_subnet.cli.show import draw_runs
+
+        before = {job.folder for job in jobs if job.state == "skipped"}
+        draw_runs({run.folder: run.folder in before for run in runs if run.state == "done"}, console)
     if len(runs) == len(jobs) and not unwritten:
         try:
             report_sweep(config, sweep.name, sweep.folder, runs, written[1:], partial(say, console))
@@ -94,6 +105,16 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
             say(console, line)
     # The jobs count as well: a forced run that has just failed may still have its earlier result.
     return int(failures or bool(unwritten) or len(runs) < len(jobs) or any(run.state != "done" for run in runs))
+
+
+def _draw(draw: Callable[..., list[Path]], runs: list[Run], base: Path, report: Report, notes: list[str]) -> list[Path]:
+    """Draw the figure as `report` says; where its x does not differ between the runs, with the x that is chosen."""
+    look = {"style": STYLES[report.style.name], "metric": METRICS[report.metric.name]}
+    try:
+        return draw(runs, base, x=report.x, **look)
+    except ConfigError as error:
+        notes.append(str(error).replace("--x ", "report.x="))
+        return draw(runs, base, **look)
 
 
 def _runs_of(sweep: Sweep, runs: list[Run]) -> list[Run]:

@@ -62,6 +62,17 @@ Masking = Enum("Masking", {"masked": "masked", "dense": "dense"})
 Fan = Enum("Fan", {"fan_in": "fan_in", "fan_out": "fan_out"})
 Scale = Enum("Scale", {"none": "none", "density": "density", "reference": "reference"})
 TrackerMode = Enum("TrackerMode", {"auto": "auto", "online": "online", "offline": "offline"})
+ReportStyle = Enum("ReportStyle", {"paper": "paper", "talk": "talk", "screen": "screen"})
+ReportMetric = Enum(
+    "ReportMetric",
+    {
+        "last_test_top1": "last_test_top1",
+        "best_test_top1": "best_test_top1",
+        "last_validation_top1": "last_validation_top1",
+        "best_validation_top1": "best_validation_top1",
+        "last_train_top1": "last_train_top1",
+    },
+)
 OnError = Enum("OnError", {"continue": "continue", "stop": "stop"})
 Precision = Enum("Precision", {"fp32": "fp32", "bf16": "bf16"})
 Ramp = Enum("Ramp", {"cubic": "cubic", "geometric": "geometric"})
@@ -406,6 +417,20 @@ class Claim:
 
 
 @dataclass(kw_only=True, slots=True)
+class Report:
+    """The figures at the end of a sweep and of a run; `results` and `show` draw them again."""
+
+    style: ReportStyle = setting(
+        ReportStyle.paper, id="never", help="sizes in the figure of a sweep: paper, talk or screen"
+    )
+    metric: ReportMetric = setting(
+        ReportMetric.last_test_top1, id="never", help="accuracy in it, by its column in results.csv"
+    )
+    x: str | None = setting(None, id="never", help="number along its x axis, as in report.x=lr; null: it is chosen")
+    run: bool = setting(False, id="never", help="also draw every run from inside, as `show` does")
+
+
+@dataclass(kw_only=True, slots=True)
 class Tracker:
     """Experiment trackers, to which a run sends its metrics."""
 
@@ -448,6 +473,7 @@ class Config:
     train: Train = setting(id="always", factory=Train)
     checkpoint: Checkpoint = setting(id="never", factory=Checkpoint)
     claim: Claim = setting(id="never", factory=Claim)
+    report: Report = setting(id="never", factory=Report)
     tracker: Tracker = setting(id="never", factory=Tracker)
     seeds: Seeds = setting(id="always", factory=Seeds)
     metrics: list[str] = setting(

@@ -29,7 +29,7 @@ def draw_curves(
     both = [each for each in (axes, below) if each is not None]
     for part in both:
         _scale(part, shown, panel, style)
-        part.set_ylabel("test accuracy (%)")
+        part.set_ylabel(shown.metric.axis)
         part.grid(axis="y", color="0.93", linewidth=0.6)
         part.set_axisbelow(True)
         for index, published in enumerate(panel.published):

@@ -4,9 +4,11 @@ It is made to be read at the width of a column, 3.4 inches.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hidden_subnet.report.metric import LAST_TEST, Metric
 from hidden_subnet.report.published import Published
 from hidden_subnet.report.series import RATE, Picture, picture
 from hidden_subnet.report.style import BOLD, GREY, LABEL_CHARACTERS, PAPER, PLAIN, Style, settings_of, wrapped
@@ -38,13 +40,14 @@ def draw(
     *,
     style: Style = PAPER,
     x: str | None = None,
+    metric: Metric = LAST_TEST,
 ) -> list[Path]:
-    """Write `base`.png, .svg and .pdf and return their paths; [] if no run is done. The same runs give the same bytes.
+    """Write `base`.png, .svg and .pdf and return their paths. The same runs give the same bytes.
 
     published: accuracies that are added in grey. x: short name of a number that differs between the runs; by default
-    it is chosen. Raises ConfigError for another x.
+    it is chosen. metric: what the accuracies are; [] if no run is done and has it. Raises ConfigError for another x.
     """
-    contents = draw_as(runs, KINDS, title, published, style=style, x=x)
+    contents = draw_as(runs, KINDS, title, published, style=style, x=x, metric=metric)
     paths = [base.with_name(f"{base.name}.{kind}") for kind in contents]
     if paths:
         folders.make_folder(base.parent, root=base.parents[1])
@@ -61,14 +64,16 @@ def draw_as(
     *,
     style: Style = PAPER,
     x: str | None = None,
+    metric: Metric = LAST_TEST,
 ) -> dict[str, bytes]:
     """Return the content of a file of each kind (KINDS); {} if no run is done. The arguments are those of `draw`."""
     done = [run for run in runs if run.state == "done"]
-    lines = summarise(done)
+    lines = [line for line in summarise(done, metric) if line.n]
     if not lines:
         return {}
     with matplotlib.rc_context(settings_of(style)):
-        figure = plot(picture(lines, published, x), title_of(done, lines, title), style)
+        shown = replace(picture(lines, published, x), metric=metric)
+        figure = plot(shown, title_of(done, lines, title), style)
         return {kind: drawn(figure, kind, style.dpi) for kind in kinds}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hidden_subnet.config.differences import shown
 from hidden_subnet.report.intervals import LEVEL, half_width
+from hidden_subnet.report.metric import LAST_TEST, Metric
 from hidden_subnet.report.names import joined, setting_name
 from hidden_subnet.report.series import RATE, choose_x, numbers_swept, setting_of
 from hidden_subnet.report.table import Line
@@ -32,16 +33,19 @@ class PaperTable:
     rows: list[list[Cell]]
 
 
-def paper_tables(lines: Sequence[Line], reference: Sequence[Line] = (), called: str = "") -> list[PaperTable]:
+def paper_tables(
+    lines: Sequence[Line], reference: Sequence[Line] = (), called: str = "", metric: Metric = LAST_TEST
+) -> list[PaperTable]:
     """Return the table of means, and given `reference`, those of `lines` to compare with, that of the differences.
 
-    lines: at least one, each with a finished run. called: name of the reference in the title.
+    lines: at least one, each with a finished run. called: name of the reference in the title. metric:
+    what the accuracies of the lines are.
 
     A line is compared with the one of `reference` on the same data and at the same x and, where there are several, with
     the one that has the most settings in common, seed by seed.
     """
     x = choose_x(lines, numbers_swept(lines)) or ""
-    about = "Test accuracy at the last epoch in %, mean +- standard deviation over seeds"
+    about = f"{metric.sentence} in %, mean +- standard deviation over seeds"
     rivals: dict[tuple[str, float | None], list[float]] = {}
     for line in lines:
         rivals.setdefault((shown(line.settings.get("data")), _column(line, x)), []).append(line.mean or 0)

@@ -49,7 +49,7 @@ def draw_rows(
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_facecolor("0.97")
     if is_lowest:
-        axes.set_xlabel("test accuracy (%)" if zoom is None else "the grey part")
+        axes.set_xlabel(shown.metric.axis if zoom is None else "the grey part")
 
 
 def draw_map(axes: Axes, shown: Picture, panel: Panel) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from hidden_subnet.config.differences import shown
 from hidden_subnet.config.registries import nearest
 from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.report.metric import LAST_TEST, Metric
 from hidden_subnet.report.names import axis_name, joined, value_name
 from hidden_subnet.report.published import Published
 from hidden_subnet.report.table import Line
@@ -100,6 +101,8 @@ class Picture:
     """Number of panels that are too many to be drawn."""
     beside: tuple[tuple[str, float], ...] = ()
     """Name and mean accuracy in % of those that have no place in a heat map."""
+    metric: Metric = LAST_TEST
+    """What the accuracies are."""
 
 
 def picture(lines: Sequence[Line], published: Sequence[Published] = (), x: str | None = None) -> Picture:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from hidden_subnet.config.differences import flat, short_names, shown, varying
 from hidden_subnet.config.identity import STREAMS
+from hidden_subnet.report.metric import LAST_TEST, Metric
 from hidden_subnet.store.read import STATES, Run, dig, number
 
 
@@ -33,7 +34,7 @@ class Line:
     """Mean test accuracy before training of the subnetwork at prune_rate, unpruned where nothing is masked, in [0, 1];
     None where no run measured it."""
     accuracies: tuple[float, ...]
-    """Test accuracy at the last epoch of each finished run, in [0, 1]."""
+    """Test accuracy at the last epoch, or another metric that was asked for, of each finished run, in [0, 1]."""
     collapsed: tuple[bool, ...]
     """For the same runs: whether this accuracy is at chance although the run was trained."""
     names: tuple[str, ...]
@@ -76,8 +77,11 @@ class Line:
         return statistics.stdev(self.accuracies) if self.n > 1 else None
 
 
-def summarise(runs: Iterable[Run]) -> list[Line]:
-    """Return one line for all runs that differ only in seeds, sorted by settings, then by prune_rate."""
+def summarise(runs: Iterable[Run], metric: Metric = LAST_TEST) -> list[Line]:
+    """Return one line for all runs that differ only in seeds, sorted by settings, then by prune_rate.
+
+    metric: what `accuracies` are.
+    """
     groups: dict[str, list[Run]] = {}
     chances: dict[tuple[Any, Any], float] = {}
     for run in distinct(runs):
@@ -89,7 +93,7 @@ def summarise(runs: Iterable[Run]) -> list[Line]:
     shown = varying([flat for flat in flats.values() if flat])
     names = short_names(shown)
     lines = [
-        _line({names[path]: flats[key].get(path) for path in shown}, members, chances.get(_data(members[0])))
+        _line({names[path]: flats[key].get(path) for path in shown}, members, chances.get(_data(members[0])), metric)
         for key, members in groups.items()
     ]
     return sorted(lines, key=_order)
@@ -107,10 +111,11 @@ def _data(run: Run) -> tuple[Any, Any]:
     return dig(run.projection, "data.name"), dig(run.projection, "data.found.digest")
 
 
-def _line(settings: dict[str, Any], members: Sequence[Run], chance: float | None) -> Line:
+def _line(settings: dict[str, Any], members: Sequence[Run], chance: float | None, metric: Metric) -> Line:
     done = [run for run in members if run.state == "done"]
     count = Counter(run.state for run in members)
-    measured = [run for run in done if run.test_top1 is not None]
+    top1 = {run.name: number(dig(run.result, metric.path)) for run in done}
+    measured = [run for run in done if top1[run.name] is not None]
     collapsed = sum(run.collapsed for run in measured)
     states = [f"{count[state]} {state}" for state in STATES if count[state]]
     state = "done" if len(done) == len(members) else ", ".join(states)
@@ -121,7 +126,7 @@ def _line(settings: dict[str, Any], members: Sequence[Run], chance: float | None
         density=mean([dig(run.result, "density") for run in done]),
         chance=chance if done else None,
         untrained=mean([run.untrained_top1 for run in done]),
-        accuracies=tuple(float(run.test_top1 or 0) for run in measured),
+        accuracies=tuple(float(top1[run.name] or 0) for run in measured),
         collapsed=tuple(run.collapsed for run in measured),
         names=tuple(run.name for run in measured),
         seeds=_seeds(measured),

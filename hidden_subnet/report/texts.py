@@ -46,9 +46,12 @@ def caption(shown: Picture) -> str:
     """Return the line below the figure that explains dots, lines and bands."""
     points = [point for panel in shown.panels for each in panel.series for point in each.points]
     most = max(len(point.top1) for point in points)
-    words = ["Test accuracy at the last epoch."]
+    words = [f"{shown.metric.sentence}."]
     if shown.columns:
-        words = ["Mean test accuracy (%) at the last epoch; the brighter, the better."]
+        about = shown.metric.sentence
+        words = [
+            f"Mean {about[0].lower()}{about[1:].replace('accuracy', 'accuracy (%)', 1)}; the brighter, the better."
+        ]
         words += ["*: some collapsed."] if any(any(point.collapsed) for point in points) else []
     elif shown.x == SEED:
         words.append(

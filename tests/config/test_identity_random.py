@@ -17,7 +17,7 @@ from helpers.leaves import leaves
 from hidden_subnet.config.convert import as_dict, from_dict
 from hidden_subnet.config.identity import folder_name, projection, slug
 from hidden_subnet.config.registries import load_parts
-from hidden_subnet.config.settings import Checkpoint, Claim, Config, Device, OnError, Tracker, TrackerMode
+from hidden_subnet.config.settings import Checkpoint, Claim, Config, Device, OnError, Report, Tracker, TrackerMode
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,6 +64,7 @@ def test_what_changes_no_result_changes_no_name() -> None:
             tracker=Tracker(to={"wandb": True}, project="p", entity="e", mode=TrackerMode.offline, tags=["a"]),
             checkpoint=Checkpoint(minutes=1, every=2),
             claim=Claim(silent_seconds=10),
+            report=Report(run=True, x="lr"),
         )
         assert folder_name(other) == folder_name(config)
 
