@@ -59,6 +59,10 @@ TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
     "cost": (partial(runs.cost_rows, width=1.0, epochs=150), partial(runs.cost_rows, width=0.1, epochs=1)),
     "help": (partial(runs.help_rows, rounds=7), partial(runs.help_rows, rounds=1)),
     "start": (partial(runs.start_rows, runs=20), partial(runs.start_rows, runs=1)),
+    "estimate": (
+        partial(runs.estimate_rows, {"conv2": 4, "conv4": 4, "fc": 60, "cifar_resnet18": 2}, width=1.0),
+        partial(runs.estimate_rows, {"fc": 1}, width=0.1),
+    ),
     "packing": (
         partial(runs.packing_rows, width=1.0, epochs=15, runs=27, alone=3),
         partial(runs.packing_rows, width=0.1, epochs=1, runs=2, alone=1),

@@ -18,9 +18,11 @@ from unittest.mock import patch
 from benchmarks.timing import Row
 from hidden_subnet.config.registries import METHODS, load_parts
 from hidden_subnet.config.settings import Config, Data, Init, Model, Precision, Pruning, Tracker, TrackerMode, Train
+from hidden_subnet.report.estimate import seconds
 from hidden_subnet.store import checkpoints, files
 from hidden_subnet.sweep.execute import OpenTrackers, RunObserver, execute, no_trackers
 from hidden_subnet.trackers import open_trackers
+from hidden_subnet.training.speed import look
 
 load_parts()
 
@@ -97,6 +99,29 @@ def packing_rows(width: float, epochs: int, runs: int, alone: int) -> list[Row]:
         Row(topic=topic, name="the sweep, from the command to its table", unit="s", samples=[sweep]),
         Row(topic=topic, name=f"sweep / ({runs} x alone / 2)", unit="x", samples=[sweep / (runs * one / 2)], goal=1.1),
     ]
+
+
+def estimate_rows(epochs_of: dict[str, int], width: float) -> list[Row]:
+    """Time that plan=true gives, and that of the run."""
+    rows = []
+    for model, epochs in epochs_of.items():
+        with tempfile.TemporaryDirectory() as folder:
+            config = config_of(Path(folder), width, epochs)
+            config = replace(config, model=replace(config.model, name=model))
+            estimated = seconds(config, look(config, "cpu"))
+            assert estimated is not None
+            took = done(config)["seconds"]
+        topic = f"plan=true, {epochs} epochs of {model} on digits"
+        rows += [
+            Row(topic=topic, name="estimated", unit="s", samples=[estimated]),
+            Row(topic=topic, name="the run", unit="s", samples=[took]),
+            Row(topic=topic, name="the larger / the smaller", unit="x", samples=[_factor(estimated, took)], goal=1.5),
+        ]
+    return rows
+
+
+def _factor(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
 
 
 def start_rows(runs: int) -> list[Row]:

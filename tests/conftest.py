@@ -57,6 +57,14 @@ def marks_removed() -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what plan=true measures out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def freed_memory_returned() -> Iterator[None]:
     """A worker would grow to 6 GB: malloc keeps what is freed below a block that is still in use."""

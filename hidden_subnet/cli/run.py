@@ -5,6 +5,7 @@ from functools import partial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hidden_subnet.cli.time_left import TimeLeft
 from hidden_subnet.config.registries import method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.signals import stop_signals
@@ -50,7 +51,11 @@ def run_single(config: Config, sweep: str | None = None) -> int:
     with bar, stop_signals(insist=not is_one_of_several()) as signalled:  # what starts them may signal twice
         task = bar.add_task(f"epoch 1/{config.train.epochs}", total=None)
 
+        time_left = TimeLeft(config.train.epochs)
+
         def on_step(epoch: int, batch: int, batches: int) -> None:
+            if bar.disable and (line := time_left.line(epoch, batch, batches)):
+                say(console, line)
             if batch == 1 or batch % 20 == 0 or batch == batches:
                 bar.update(
                     task,

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ class PlannedRun:
     weights: int | None
     """None for a network of torchvision, which would have to be built."""
     seconds: float | None
-    """Estimated seconds until it is done, from similar finished runs; None if there are none."""
+    """Estimated seconds until it is done; None if nothing tells."""
+    is_similar: bool = True
+    """Whether `seconds` are those of similar finished runs, not of a few steps."""
 
     @property
     def runs(self) -> bool:
@@ -64,10 +66,13 @@ def print_plan(
     console = make_console()
     out = Path(os.path.abspath(configs[0].out))
     runs = planned(configs)
+    elsewhere = described(min(at_a_time, sum(run.runs for run in runs)))
+    if not elsewhere:
+        runs = _with_estimates(configs, runs, at_a_time)
     say(console, f"plan: {count(len(runs), 'run')} in {out}: {_states(runs)}")
     console.print(_each(runs) if len(runs) <= MAX_RUNS else _combinations(runs))
     todo = [run for run in runs if run.runs]
-    for line in [*_times(todo, at_a_time), described(min(at_a_time, len(todo)))]:
+    for line in [*_times(todo, at_a_time, "if Slurm starts them all at once" if elsewhere else ""), elsewhere]:
         if line:
             say(console, line)
     console.print("nothing was run; the same command without plan=true runs it", highlight=False)
@@ -86,6 +91,21 @@ def planned(configs: Sequence[Config]) -> list[PlannedRun]:
         if whole is not None and state in ("failed", "lost", "interrupted") and not config.force:
             whole *= 1 - _epochs_done(folder) / config.train.epochs
         found.append(PlannedRun(folder, what, state, config.force, weights(config), whole))
+    return found
+
+
+def _with_estimates(configs: Sequence[Config], runs: list[PlannedRun], at_a_time: int) -> list[PlannedRun]:
+    """Give the runs without similar finished ones the time that a few steps on this machine tell."""
+    unknown = [index for index, run in enumerate(runs) if run.runs and run.seconds is None]
+    if not unknown:
+        return runs
+    from hidden_subnet.report.estimate import estimates
+    from hidden_subnet.training.devices import cores
+
+    threads = max(1, cores() // min(at_a_time, len(unknown)))
+    found = list(runs)
+    for index, seconds in zip(unknown, estimates([configs[index] for index in unknown], threads), strict=True):
+        found[index] = replace(runs[index], seconds=seconds, is_similar=False)
     return found
 
 
@@ -116,7 +136,7 @@ def _epochs_done(folder: Path) -> int:
         return 0
 
 
-def _times(todo: list[PlannedRun], at_a_time: int) -> list[str]:
+def _times(todo: list[PlannedRun], at_a_time: int, condition: str = "") -> list[str]:
     if not todo:
         return []
     known = [run.seconds for run in todo if run.seconds is not None]
@@ -125,7 +145,10 @@ def _times(todo: list[PlannedRun], at_a_time: int) -> list[str]:
     workers = sorted({1, min(at_a_time, len(todo))})
     rest = f" ({len(todo) - len(known)} more without an estimate)" if len(known) < len(todo) else ""
     spans = ", ".join(f"{each} at a time {clock(makespan(known, each))}" for each in workers)
-    return [f"{count(len(known), 'run')} to execute{rest}; estimated from similar finished runs: {spans}"]
+    sources = {run.is_similar for run in todo if run.seconds is not None}
+    source = " and ".join(["similar finished runs"] * (True in sources) + ["a few steps (~)"] * (False in sources))
+    if_so = f" {condition}" * (bool(condition) and len(workers) > 1)
+    return [f"{count(len(known), 'run')} to execute{rest}; estimated from {source}: {spans}{if_so}"]
 
 
 def _each(runs: Sequence[PlannedRun]) -> Table:
@@ -176,7 +199,8 @@ def _time(members: Sequence[PlannedRun]) -> str:
     """Total time of the runs to execute; "-" if the time of one is unknown, or there are none."""
     left = [run.seconds for run in members if run.runs]
     known = [each for each in left if each is not None]
-    return clock(sum(known)) if known and len(known) == len(left) else "-"
+    about = "~" * any(not run.is_similar for run in members if run.runs)
+    return about + clock(sum(known)) if known and len(known) == len(left) else "-"
 
 
 def _state(members: Sequence[PlannedRun]) -> str:

@@ -1,31 +1,24 @@
 """hydra.launcher.jobs_per_gpu=auto: measure for a few seconds how many runs should share a GPU."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from itertools import count as counter
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
 import torch
-from torch import Tensor
 
 from hidden_subnet.config.registries import method_traits
 from hidden_subnet.config.settings import Config
-from hidden_subnet.methods.apply import apply_method
 from hidden_subnet.sweep import processes
 from hidden_subnet.sweep.fork_server import fork_server
 from hidden_subnet.sweep.gpus import hold_one
-from hidden_subnet.training.devices import cores, deterministic
-from hidden_subnet.training.experiment import build_network, resolve
-from hidden_subnet.training.trainer import Trainer
+from hidden_subnet.training.devices import cores
+from hidden_subnet.training.speed import steps_per_second
 
 SECONDS = 3.0
 """Seconds of training steps that are counted, for each number of runs."""
-WARM = 10
-"""Steps before that, in which memory is allocated and code compiled."""
 MOST = 8
 """Largest number of runs on a GPU that is tried."""
 GAIN = 1.05
@@ -144,35 +137,3 @@ def _run_steps(
     except (RuntimeError, MemoryError, ValueError, BrokenBarrierError):  # out of memory, here or in another of them
         start.abort()
         send.send(None)
-
-
-def steps_per_second(config: Config, seconds: float, wait: Callable[[], object]) -> float:
-    """Measure training steps per second on random images; `wait` returns when all other processes are ready too."""
-    run = resolve(config)
-    deterministic(run.device)
-    network = build_network(run).network
-    trainer = Trainer(network, apply_method(network, config), config.train, run.device)
-    size, device = config.train.batch_size, run.device
-    batch = torch.rand(size, *run.info.shape, device=device), torch.arange(size, device=device) % run.info.classes
-    marks: list[tuple[int, float]] = []
-
-    def now() -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.monotonic()
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step in counter():
-            if step == WARM:
-                now()
-                wait()
-                marks.append((step, now()))
-            # Seldom, since it waits for the GPU.
-            elif step > WARM and step % WARM == 0 and now() - marks[0][1] >= seconds:
-                marks.append((step, now()))
-                return
-            yield batch
-
-    trainer.train_epoch(batches())
-    (first, began), (last, ended) = marks
-    return (last - first) / (ended - began)

@@ -23,10 +23,10 @@ from hidden_subnet.methods.warmup_then_prune import WarmupThenPruneSettings
 from hidden_subnet.store import files
 from hidden_subnet.store.files import load_config
 from hidden_subnet.sweep.execute import execute
-from hidden_subnet.sweep.gpu_sharing import steps_per_second
 from hidden_subnet.training.callbacks import Callbacks
 from hidden_subnet.training.experiment import build_network, masked, open_images, resolve
 from hidden_subnet.training.run import run
+from hidden_subnet.training.speed import steps_per_second
 
 Compose = Callable[..., Config]
 
