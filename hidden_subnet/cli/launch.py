@@ -84,11 +84,13 @@ def compose_and_run(root: Path) -> None:
     from hidden_subnet.config.presets import with_own_preset
     from hydra_plugins.hidden_subnet.argparse_help import let_argparse_read_help
     from hydra_plugins.hidden_subnet.errors import one_line, refused_by_hydra, unset_variable
+    from hydra_plugins.hidden_subnet.hydra_versions import let_files_choose_mode
     from hydra_plugins.hidden_subnet.options import keep_back_options
     from hydra_plugins.hidden_subnet.own_parts import with_own_parts
     from hydra_plugins.hidden_subnet.wandb_agent import own_arguments
 
     let_argparse_read_help()
+    let_files_choose_mode()
     try:
         sys.argv[1:] = with_own_parts(own_arguments(sys.argv[1:]))
         typed = sys.argv[1:]

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
@@ -59,13 +59,21 @@ def compose_job(
 ) -> Config:
     """Compose one job of a sweep by Hydra alone. `master` is the sweep's config, `overrides` those of the job."""
     try:
-        composed = context.config_loader.load_sweep_config(master, list(overrides))
+        composed = _composed(context, master, overrides)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(one_line(error, overrides)) from None
     refuse_changed_in_job(master, composed, overrides)
     config = to_checked_config(composed, overrides, seen)
     refuse_in_sweep(config)
     return config
+
+
+def _composed(context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Do what Hydra's load_sweep_config does, without the checks of 1.4: refuse_changed_in_job says what to type."""
+    words = [*master.hydra.overrides.hydra, *overrides]
+    composed: DictConfig = context.config_loader.load_configuration(master.hydra.job.config_name, words, RunMode.RUN)
+    OmegaConf.copy_cache(from_config=master, to_config=composed)
+    return composed
 
 
 class Composer:
@@ -111,7 +119,7 @@ class Composer:
 
     def _base(self, choices: tuple[str, ...]) -> "_Base | None":
         try:
-            composed = self.context.config_loader.load_sweep_config(self.master, list(choices))
+            composed = _composed(self.context, self.master, choices)
             refuse_changed_in_job(self.master, composed, choices)
             _drop_hydra(composed)
             config = to_config(composed)

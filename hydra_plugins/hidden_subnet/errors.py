@@ -113,6 +113,8 @@ def problem_of(word: str, words: Sequence[str], missing: bool = True) -> str | N
     name = key.lstrip("+")
     if not equals or word.startswith(("-", "~")):
         return None
+    if "[" in name:
+        return _syntax(name, value)
     suggest = suggestions()
     try:
         override = OverridesParser.create().parse_override(word)
@@ -147,12 +149,12 @@ def problem_of(word: str, words: Sequence[str], missing: bool = True) -> str | N
 
 
 def is_readable(word: str) -> bool:
-    """Return whether Hydra can read the word."""
+    """Return whether Hydra 1.3 and later can read the word; to 1.4 train[lr] is train.lr."""
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:
         return False
-    return True
+    return "[" not in word.partition("=")[0]
 
 
 def example_of_several(name: str) -> list[str]:

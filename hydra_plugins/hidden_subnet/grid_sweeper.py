@@ -37,6 +37,7 @@ from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.duplicate_runs import duplicate_runs
 from hydra_plugins.hidden_subnet.errors import problem_of
 from hydra_plugins.hidden_subnet.hydra_settings import require_sbatch
+from hydra_plugins.hidden_subnet.hydra_versions import SINCE_1_4
 from hydra_plugins.hidden_subnet.options import refuse_names
 
 
@@ -130,8 +131,9 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
 
 
 def call_multirun_end(context: HydraContext, config: DictConfig) -> None:
-    """Call the callbacks' on_multirun_end where some runs failed; Hydra calls it only where a sweep returns."""
-    context.callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
+    """Call the callbacks' on_multirun_end where some runs failed; Hydra 1.3 calls it only where a sweep returns."""
+    if not SINCE_1_4:
+        context.callbacks.on_multirun_end(config=config, config_name=config.hydra.job.config_name)
 
 
 def launch_jobs(

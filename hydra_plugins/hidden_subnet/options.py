@@ -11,7 +11,7 @@ from hidden_subnet.config.program import LAUNCH
 from hidden_subnet.config.registries import load_parts
 from hidden_subnet.config.settings import Model, Pruning
 from hidden_subnet.errors import ConfigError, problem
-from hydra_plugins.hidden_subnet.errors import suggestions, unknown_setting
+from hydra_plugins.hidden_subnet.errors import problem_of, suggestions, unknown_setting
 
 GROUPS = ("data", "init", "model", "pruning", "tracker")
 
@@ -21,7 +21,7 @@ def refuse_names(arguments: Iterable[str]) -> None:
 
     data.name=cifar10 would omit the crop and flip of conf/data/cifar10.yaml, model=[conv2,conv4] would be conv4 with
     what it does not set from conv2, and ~tracker would select the default tracker. model.name is allowed with
-    model=torchvision or timm, which a preset may have chosen.
+    model=torchvision or timm, which a preset may have chosen. Hydra 1.4 alone takes train[lr]=0.1 and hydra.aliases.
     """
     arguments = list(arguments)
     names_model = any(argument.startswith(("model=torchvision", "model=timm", "sweep=")) for argument in arguments)
@@ -49,6 +49,12 @@ def refuse_names(arguments: Iterable[str]) -> None:
             )
         if re.match(r"tracker=\[(?:.*,)?\s*none\s*[],]", argument) and "," in argument:
             raise ConfigError(f"{argument}: none is no tracker beside others; type: tracker=none")
+        if re.match(r"[+\w.]+\[[^=]*=", argument):
+            load_parts()
+            raise ConfigError(problem_of(argument, arguments))
+        if re.match(r"\+*hydra\.aliases\b", argument):
+            others = [each for each in arguments if each != argument]
+            raise ConfigError(problem(argument, "a setting has one name here", *LAUNCH.split(), *others))
         if part := re.match(r"\+*hydra\.(launcher|sweeper)=([a-z]\w*)$", argument):
             raise ConfigError(f"{argument}: a part is chosen with a slash; type: hydra/{part[1]}={part[2]}")
         if several := re.match(r"(model|data|init|method|pruning|sweep)=\[(.*)\]$", argument):

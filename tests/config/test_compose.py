@@ -97,9 +97,9 @@ class CountingLoader:
     def __init__(self, loader: Any) -> None:
         self.loader, self.composed = loader, 0
 
-    def load_sweep_config(self, *given: Any) -> DictConfig:
+    def load_configuration(self, *given: Any) -> DictConfig:
         self.composed += 1
-        composed: DictConfig = self.loader.load_sweep_config(*given)
+        composed: DictConfig = self.loader.load_configuration(*given)
         return composed
 
     def __getattr__(self, name: str) -> Any:

@@ -30,6 +30,7 @@ from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.grid_sweeper import expand, with_params
 from hydra_plugins.hidden_subnet.hydra_settings import problems, refuse_per_job
+from hydra_plugins.hidden_subnet.hydra_versions import SINCE_1_4
 from hydra_plugins.hidden_subnet.local_launcher import LocalLauncher
 from hydra_plugins.hidden_subnet.suggestions import minutes
 
@@ -125,7 +126,7 @@ def table() -> set[str]:
 def test_the_table_has_every_setting_of_hydra() -> None:
     job = {f"hydra.job.{field.name}" for field in fields(JobConf)}
     others = {f"hydra.{field.name}" for field in fields(HydraConf)} - {"hydra.job"}
-    assert table() == job | others
+    assert table() == job | others | {"hydra.aliases"}  # which is new in Hydra 1.4
 
 
 def own(folder: Path, **files: str) -> str:
@@ -340,9 +341,24 @@ def test_callbacks_at_the_end_of_what_failed_too(tmp_path: Path, arguments: str,
     if "hydra/sweeper" not in arguments:
         assert "Error executing job" not in done.stderr
         assert len(done.stderr.splitlines()) <= 1
+    if SINCE_1_4 and "-m" in arguments:  # whatever comes before
+        notes = [*(each for each in notes if each != "on_multirun_end"), "on_multirun_end"]
     seen = (tmp_path / "notes").read_text().splitlines() if notes else []
     assert [line.strip() for line in seen] == notes
     assert bool(notes) == (tmp_path / "notes").exists()
+
+
+def test_files_make_a_command_a_sweep(launch: Launch, tmp_path: Path) -> None:
+    """A preset and an experiment file do, also with lists of values beside them, of which a single run has none."""
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1'}}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    quiet = ["tracker=none", "plan=true", "train.lr=0.1,0.2"]
+    for words, runs in ((["sweep=width_at_kept"], 60), (["--config-dir", ".", "+experiment=mine"], 4)):
+        said = launch(tmp_path, *words, *quiet)
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert said.stdout.startswith(f"plan: {runs} runs ")
+        assert said.stderr == ""
 
 
 @pytest.mark.slow
