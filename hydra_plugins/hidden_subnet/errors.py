@@ -453,8 +453,8 @@ def _package_of(missing: str) -> str | None:
     """Return what to install, if `missing` is an option of one of Hydra's own plugins that is not installed."""
     if missing.startswith("hydra/sweeper/sampler"):
         option, package, extra = "hydra/sweeper=optuna", "hydra-optuna-sweeper", "optuna"
-    elif missing.startswith("hydra/launcher/joblib"):
-        option, package, extra = "hydra/launcher=joblib", "hydra-joblib-launcher", "joblib"
+    elif found := re.match(r"hydra/launcher/(joblib|ray)$", missing.removesuffix(".yaml")):
+        option, package, extra = f"hydra/launcher={found[1]}", f"hydra-{found[1]}-launcher", found[1]
     else:
         return None
     if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}"):

@@ -1,6 +1,7 @@
 """Every command of the documents is typed into a real shell, and what launch.py gets of it is composed."""
 
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import yaml
 from helpers.first_lines import refused
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -25,7 +27,7 @@ DOCUMENTS = [
 ]
 PROGRAMS = (
     "python", "hidden-subnet", "pip", "pytest", "pre-commit", "git", "wandb", "sbatch", "ruff", "mypy", "sphinx-build",
-    "cd", "docker",
+    "cd", "docker", "qsub", "kubectl", "torchrun", "ray",
 )  # fmt: skip
 # A keyword of Python; the method that "Add a method" adds; a preset of the user's own; what needs own parts
 # (tests/cli/test_extending.py).
@@ -102,6 +104,21 @@ def test_every_command_is_one_for_a_shell_and_for_launch_py(path: Path) -> None:
                 make_parser().parse_args(words[3:])
             elif words[:1] == ["hidden-subnet"] and words[1:]:
                 make_parser().parse_args(words[1:])
+
+
+def test_the_pods_have_a_command_of_ours() -> None:
+    """And the words behind the programs of other schedulers are one."""
+    text = (ROOT / "docs" / "beyond_slurm.md").read_text()
+    [job] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    [submitted] = re.findall(r"^ray job submit .* -- (hidden-subnet .*)$", text, flags=re.MULTILINE)
+    [[ranks]] = [re.findall(r"^torchrun \S+ launch\.py (.*)$", text, flags=re.MULTILINE)]
+    for program, *words in (container["command"], shlex.split(submitted)):
+        assert program == "hidden-subnet"
+        assert make_parser().parse_args(words).command == "worker"
+    assert refused(shlex.split(ranks)) is None
+    shared = {each["name"] for each in job["spec"]["template"]["spec"]["volumes"]}
+    assert {each["name"] for each in container["volumeMounts"]} == shared
 
 
 def test_the_shell_finds_what_is_wrong() -> None:

@@ -168,7 +168,11 @@ def test_wrong_studies_are_refused_in_one_line(tmp_path: Path, arguments: list[s
 
 @pytest.mark.parametrize(
     ("option", "package"),
-    [("hydra/sweeper=optuna", "hydra_optuna_sweeper"), ("hydra/launcher=joblib", "hydra_joblib_launcher")],
+    [
+        ("hydra/sweeper=optuna", "hydra_optuna_sweeper"),
+        ("hydra/launcher=joblib", "hydra_joblib_launcher"),
+        ("hydra/launcher=ray", "hydra_ray_launcher"),
+    ],
 )
 def test_a_package_that_is_missing_is_named(tmp_path: Path, option: str, package: str) -> None:
     # A path on which everything is installed but the plugin: its folder is no part of hydra_plugins then.
