@@ -76,6 +76,7 @@ def look(config: Config, device: str) -> Speed:
 
     def evaluation(images: int) -> float:
         began = _now(run)
+        trainer.method.on_evaluation(0)
         evaluate(trainer.network, [_batch(run, images)], run.device)
         return _now(run) - began
 

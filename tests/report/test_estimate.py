@@ -39,9 +39,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("method", ["edge_popup", "dense", "random", "snip", "gem_miner", "multicoat"])
-@pytest.mark.parametrize("model", ["fc", "cifar_resnet18"])
-def test_every_step_takes_time(compose: Compose, method: str, model: str) -> None:
-    speed = look(compose(f"model={model}", "model.width=0.1", f"method={method}", "train.batch_size=8"), "cpu")
+@pytest.mark.parametrize(("model", "pruning"), [("fc", "global"), ("cifar_resnet18", "layerwise")])
+def test_every_step_takes_time(compose: Compose, method: str, model: str, pruning: str) -> None:
+    speed = look(
+        compose(f"model={model}", f"pruning={pruning}", "model.width=0.1", f"method={method}", "train.batch_size=8"),
+        "cpu",
+    )
     assert 0 < speed.evaluated < 1
     assert 0 < speed.trained < 1 or method == "random"
 
