@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import augmentation, epoch, exported, gpu, gpu_sweep, levers, mask, memory, runs, scale, step
+from benchmarks import augmentation, epoch, exported, gpu, gpu_sweep, levers, mask, memory, runs, scale, spin, step
 from benchmarks.timing import Row
 from hidden_subnet.training.acceleration import freed_memory_kept
 
@@ -39,6 +39,10 @@ TOPICS: dict[str, tuple[Callable[[], list[Row]], Callable[[], list[Row]]]] = {
     "levers": (
         partial(levers.rows, name="conv2", width=1.0, batch=128, rounds=5),
         partial(levers.rows, name="conv2", width=0.05, batch=4, rounds=1),
+    ),
+    "spin": (
+        partial(spin.rows, {"conv2": 5, "conv4": 5, "fc": 50, "cifar_resnet18": 1}, width=1.0, batch=128, rounds=7),
+        partial(spin.rows, {"fc": 2}, width=0.1, batch=4, rounds=1),
     ),
     "epoch": (
         partial(epoch.rows, width=1.0, images=60_000, batch=128, rounds=3),

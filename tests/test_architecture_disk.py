@@ -67,7 +67,7 @@ LISTED = {
         "os.listdir os.lstat os.open os.stat os.unlink os.utime tempfile.TemporaryFile tempfile.gettempdir",
         "/dev/shm; heartbeats, through folders.inside",
     ),
-    "store/machine.py": ("os.readlink read_text", "/proc"),
+    "store/machine.py": ("os.readlink read_text", "/proc and /sys"),
     "store/pretrained.py": ("exists is_dir is_file", "the file of weights that the user names"),
     "store/provenance.py": ("subprocess", "git"),
     "store/slurm_queue.py": ("subprocess", "squeue"),

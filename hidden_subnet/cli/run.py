@@ -10,6 +10,7 @@ from hidden_subnet.config.registries import method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.signals import stop_signals
 from hidden_subnet.store import files
+from hidden_subnet.sweep.busy_cores import say_if_busy
 from hidden_subnet.sweep.console import make_console, say
 from hidden_subnet.sweep.execute import EXIT_CODES, LaunchInfo, Outcome, RunObserver, execute
 from hidden_subnet.sweep.in_vain import in_vain
@@ -32,11 +33,12 @@ def run_single(config: Config, sweep: str | None = None) -> int:
     `sweep` is the name of the sweep that it belongs to, if one of Hydra's own launchers executes it.
     Raises ConfigError, DataError and OSError, before anything has started.
     """
+    console = make_console()
     if config.force or not files.is_done(files.folder_of(config)):
         preflight([config])
         if not is_one_of_several():  # otherwise each may see its own devices only
             require_devices(choose_device(config.train.device), config.train.devices)
-    console = make_console()
+            say_if_busy([config], console)
     notes = notices(config, sweep=False) if sweep is None else []
     for line in [*notes, *in_vain([config], [files.folder_of(config)])]:
         say(console, line)

@@ -19,6 +19,7 @@ from hidden_subnet.store import claims, files, provenance, sweeps
 from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.read import Run, read_runs, until_settled
 from hidden_subnet.store.sweeps import Sweep
+from hidden_subnet.sweep.busy_cores import say_if_busy
 from hidden_subnet.sweep.console import make_console, say
 from hidden_subnet.sweep.fork_server import load_ahead
 from hidden_subnet.sweep.jobs import Job, jobs_of
@@ -37,8 +38,13 @@ def run_sweep(
     Without `report` only failures are printed. Returns the jobs and the exit code. Raises ConfigError and DataError
     if the runs cannot be executed here.
     """
+
+    def prepare(todo: list[Config]) -> None:
+        say_if_busy(todo, make_console())  # before the processes that load torch are
+        load_ahead(todo)
+
     execute = execute_here(workers, jobs_per_gpu, open_trackers)
-    return launch(configs, label, execute, finish if report else only_failures, prepare=load_ahead)
+    return launch(configs, label, execute, finish if report else only_failures, prepare=prepare)
 
 
 def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 
@@ -12,6 +13,65 @@ def this_machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         return socket.gethostname()
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' time the control groups (1 or 2) of this process have; None without a limit.
+
+    A container's limit is one: Docker's --cpus, Kubernetes' limits.cpu. root: where proc/ and sys/ are.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = []
+    for _, controllers, path in (line.split(":", 2) for line in groups if line.count(":") >= 2):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        inner = top / path.lstrip("/")
+        folders = [each for each in (inner, *inner.parents) if each.is_relative_to(top)]
+        found += [quota for each in folders if (quota := _quota(each)) is not None]
+    return min(found, default=None)
+
+
+def _quota(group: Path) -> float | None:
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):  # of version 2, and of 1
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            if int(quota) > 0 and int(period) > 0:
+                return int(quota) / int(period)
+        except (OSError, ValueError):  # no such file, or max, which is no limit
+            continue
+    return None
+
+
+def busy_cores(seconds: float) -> float | None:
+    """Return how many of the cores that this process may use others kept busy for `seconds`, in which it sleeps.
+
+    None where the kernel does not tell.
+    """
+    before = _core_ticks()
+    time.sleep(seconds)
+    found = [(now, before[core]) for core, now in _core_ticks().items() if core in before]
+    passed = [(busy - busy_before, total - total_before) for (busy, total), (busy_before, total_before) in found]
+    return sum(busy / total for busy, total in passed if total > 0) if any(total > 0 for _, total in passed) else None
+
+
+def _core_ticks() -> dict[int, tuple[int, int]]:
+    """Return the busy ticks and all ticks since boot of each core that this process may use."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+        mine = os.sched_getaffinity(0)
+    except (OSError, AttributeError):  # not Linux
+        return {}
+    found: dict[int, tuple[int, int]] = {}
+    for name, *ticks in (line.split() for line in lines if line.startswith("cpu")):
+        if name[3:].isdecimal() and int(name[3:]) in mine and len(ticks) >= 8:
+            # user nice system idle iowait irq softirq steal; guests are among user
+            numbers = [int(each) for each in ticks[:8]]
+            found[int(name[3:])] = sum(numbers) - numbers[3] - numbers[4], sum(numbers)
+    return found
 
 
 def process_start(pid: int) -> str:

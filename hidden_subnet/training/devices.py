@@ -9,6 +9,7 @@ import torch
 
 from hidden_subnet.config.settings import MOST_THREADS, Device
 from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.store.machine import cpu_quota
 
 
 def choose_device(device: Device) -> str:
@@ -35,8 +36,9 @@ def require_devices(device: str, wanted: int) -> None:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Return the number of cores that this process may use: by its affinity, and whole ones of a container's limit."""
+    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(there, max(1, int(cpu_quota() or there)))
 
 
 def set_threads(count: Any, where: Path) -> None:

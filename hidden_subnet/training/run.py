@@ -32,7 +32,7 @@ from hidden_subnet.training.acceleration import freed_memory_kept
 from hidden_subnet.training.batch_norm import layers_with_statistics
 from hidden_subnet.training.callbacks import Callbacks, InterruptedRun, Row
 from hidden_subnet.training.collapse import at_chance, chance, dead_layer
-from hidden_subnet.training.devices import choose_device, deterministic, set_threads
+from hidden_subnet.training.devices import choose_device, cores, deterministic, set_threads
 from hidden_subnet.training.distributed import ProcessGroup, join_tasks, start_ranks
 from hidden_subnet.training.experiment import (
     Experiment,
@@ -98,6 +98,8 @@ def _on_device(run: Resolved, folder: Path, callbacks: Callbacks, group: Process
         set_threads(saved.get("threads"), folder / "checkpoints" / files.RESUME)
     elif run.config.train.threads is not None:
         torch.set_num_threads(run.config.train.threads)
+    elif cores() < torch.get_num_threads():  # in a container with a limit, which torch does not see
+        torch.set_num_threads(cores())
     with freed_memory_kept(), open_images(run, group) as loaders:
         return _run(run, folder, callbacks, saved, loaders, group)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import augmentation, epoch, gpu, gpu_sweep, mask, memory, runs, step
+from benchmarks import augmentation, epoch, gpu, gpu_sweep, mask, memory, runs, spin, step
 from benchmarks.epoch import TopKMaskRule
 from benchmarks.sort_mask import SortRule
 from benchmarks.timing import Row, by_turns, ratios
@@ -18,7 +18,7 @@ from hidden_subnet.masks.selection import TopKSelection
 from hidden_subnet.methods.edge_popup import EdgePopupRule
 from hidden_subnet.store import checkpoints
 
-SLOW = {"cost", "levers", "start", "packing"}
+SLOW = {"cost", "levers", "spin", "start", "packing"}
 """They start processes that import torch, or sweeps."""
 
 
@@ -93,6 +93,9 @@ def test_quick_run_of_what_takes_seconds_at_any_size(tmp_path: Path, monkeypatch
     assert "fp32 / channels_last" in names(topics["formats, step of conv2, batch 4"])
     assert topics["threads, step of conv2, batch 4"]
     assert topics["malloc, step of conv2, batch 4"]
+    for where in ("idle", "2 busy programs"):
+        spinning = topics[f"step of fc, batch 4, 2 threads and cores, {where}, wall clock"]
+        assert names(spinning) == ["unset", *(f"{each} / unset" for each in spin.SETTINGS if each != "unset")]
     [start] = [rows for topic, rows in topics.items() if topic.startswith("start of a run")]
     claimed, first_step = start
     assert 0 < claimed["median"] < first_step["median"]
