@@ -1,7 +1,4 @@
-"""A small vision transformer: does it help a random one to have larger queries and keys? (docs/models_and_data.md)
-
-python launch.py -m use=examples/small_vit.py model=small_vit init.attention_scale=0.5,1,2,2.4,4,8,16 seed=range(0,5)
-"""
+"""A small vision transformer: does it help a random one to have larger queries and keys? (docs/models_and_data.md)"""
 
 from collections.abc import Sequence
 

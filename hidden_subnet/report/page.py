@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from hidden_subnet.config.differences import flat, short_names, shown, varying
 from hidden_subnet.config.program import LAUNCH, PROGRAM
+from hidden_subnet.report.results import completed
 from hidden_subnet.report.table import fixed, mean, summarise
 from hidden_subnet.store import files, folders
 from hidden_subnet.store.read import STATES, Run, dig, number
@@ -115,9 +116,10 @@ def _differing(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     flats = {run.name: flat({**run.projection, "seeds": None}) for run in runs}
     paths = varying([each for each in flats.values() if each])
     names = short_names(paths)
+    values = {run.name: completed(flats[run.name], run, paths) for run in runs}
     return {
         run.name: {
-            **{names[path]: flats[run.name].get(path) for path in paths},
+            **{names[path]: values[run.name].get(path) for path in paths},
             "prune rate": run.projection.get("prune_rate"),
             "seed": run.settings.get("seed"),
         }

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hidden_subnet.config.differences import described, flat, short_names, shown, varying
-from hidden_subnet.config.identity import projection
+from hidden_subnet.config.identity import projection, settings_in_use
 from hidden_subnet.config.registries import info_of, model_entry
 from hidden_subnet.config.settings import Config
 from hidden_subnet.store import claims, files, folders, liveness
@@ -32,6 +32,7 @@ class PlannedRun:
     """A run of the command, and what it would take."""
 
     folder: Path
+    config: Config
     projection: dict[str, Any]
     state: str
     """One of ORDER."""
@@ -90,7 +91,7 @@ def planned(configs: Sequence[Config]) -> list[PlannedRun]:
         whole = known.estimate(what)
         if whole is not None and state in ("failed", "lost", "interrupted") and not config.force:
             whole *= 1 - _epochs_done(folder) / config.train.epochs
-        found.append(PlannedRun(folder, what, state, config.force, weights(config), whole))
+        found.append(PlannedRun(folder, config, what, state, config.force, weights(config), whole))
     return found
 
 
@@ -168,7 +169,8 @@ def _combinations(runs: Sequence[PlannedRun]) -> Table:
         paths = [*paths, "prune_rate"]
     names = short_names(paths)
     table = _table([names[path] for path in paths], "runs")
-    for settings, members in list(zip(flats, groups.values(), strict=True))[:MAX_LINES]:
+    for members in list(groups.values())[:MAX_LINES]:
+        settings = flat(settings_in_use(members[0].config))
         table.add_row(
             *(Text(shown(settings.get(path))) for path in paths),
             str(len(members)),

@@ -117,6 +117,21 @@ def row(run: Run) -> dict[str, Any]:
     }
 
 
+def completed(found: dict[str, Any], run: Run, paths: Iterable[str]) -> dict[str, Any]:
+    """Return the flat projection `found` of a run with the values of `paths` that it leaves out at their defaults.
+
+    A setting that the run does not use stays away.
+    """
+    missing = [path for path in paths if path not in found]
+    if not missing:
+        return found
+    try:
+        used = flat(settings_in_use(from_dict(run.settings)))
+    except (ValueError, KeyError, TypeError, AttributeError):  # of another version, or a damaged folder
+        return found
+    return found | {path: used[path] for path in missing if path in used}
+
+
 def own_metrics(run: Run) -> dict[str, Any]:
     """Return the metrics of the user's own by column, as last_test_calibration; none where the run names no metric."""
     places = ("last.validation", "last.test", "best.test")

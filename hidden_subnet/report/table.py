@@ -14,6 +14,7 @@ from rich.text import Text
 from hidden_subnet.config.differences import flat, short_names, shown, varying
 from hidden_subnet.config.identity import STREAMS
 from hidden_subnet.report.metric import LAST_TEST, Metric
+from hidden_subnet.report.results import completed
 from hidden_subnet.store.read import STATES, Run, dig, number
 
 
@@ -92,10 +93,11 @@ def summarise(runs: Iterable[Run], metric: Metric = LAST_TEST) -> list[Line]:
     flats = {key: flat(members[0].projection) for key, members in groups.items()}
     shown = varying([flat for flat in flats.values() if flat])
     names = short_names(shown)
-    lines = [
-        _line({names[path]: flats[key].get(path) for path in shown}, members, chances.get(_data(members[0])), metric)
-        for key, members in groups.items()
-    ]
+    lines = []
+    for key, members in groups.items():
+        values = completed(flats[key], members[0], shown)
+        settings = {names[path]: values.get(path) for path in shown}
+        lines.append(_line(settings, members, chances.get(_data(members[0])), metric))
     return sorted(lines, key=_order)
 
 

@@ -78,6 +78,18 @@ def test_a_method_without_the_swept_setting_is_a_level(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_default_that_is_no_part_of_the_id_is_a_value_like_others(tmp_path: Path) -> None:
+    """init.attention_scale=1 is left out of ids, so that older runs keep theirs; a dense network uses it too."""
+    runs = []
+    for scale, top1 in ((0.5, 0.3), (1.0, 0.5), (2.0, 0.7)):
+        made = config()
+        made.init = Init(name="signed_constant", attention_scale=scale)
+        runs.append((made, top1))
+    found = drawn(tmp_path, runs)
+    assert (found.x, found.ticks) == ("attention_scale", (0.5, 1.0, 2.0))
+    assert contents(found) == [{"edge-popup": {0.5: 30, 1.0: 50, 2.0: 70}}]
+
+
 def test_x_is_the_number_with_the_fewest_series(tmp_path: Path) -> None:
     runs = [(config(prune_rate=rate, train=Train(lr=lr)), lr) for rate in (0.5, 0.9) for lr in (0.1, 0.2, 0.4)]
     found = drawn(tmp_path, runs)
