@@ -1,4 +1,4 @@
-"""examples/own_*.py: each runs, the page on own parts shows them as they are, and IteRand does what its paper says."""
+"""examples/own_*.py and small_vit.py: each runs, the page on own parts shows them as they are, and IteRand does what its paper says."""
 
 import re
 from pathlib import Path
@@ -47,6 +47,7 @@ def test_their_length_is_as_promised() -> None:
         ("own_data", ["data=my_images"]),
         ("own_method", ["method=my_iterand", "method.every=2"]),
         ("own_metric", ["metrics=[calibration]"]),
+        ("small_vit", ["model=small_vit", "model.width=1", "model.features=16", "init.attention_scale=2"]),
     ],
 )
 def test_each_example_runs(forgotten: None, tmp_path: Path, name: str, chosen: list[str]) -> None:
