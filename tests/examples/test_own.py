@@ -1,4 +1,4 @@
-"""examples/own_*.py and small_vit.py: each runs, the page on own parts shows them as they are, and IteRand does what its paper says."""
+"""examples/own_*.py and small_vit.py: each runs, the page shows them, and IteRand does what its paper says."""
 
 import re
 from pathlib import Path
