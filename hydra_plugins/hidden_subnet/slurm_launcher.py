@@ -51,6 +51,11 @@ REFUSED = {
     "array_parallelism": ("all tasks of the array may run at the same time", "workers"),
     "max_num_timeout": ("how often a worker is queued again is another setting", "requeues"),
 }
+# Settings that hydra-submitit-launcher has since 1.4, as they must stay, and why.
+FIXED = {
+    "python": (None, "the workers are executed by the Python that submits them"),
+    "use_srun": (True, "Slurm announces the walltime to what srun starts, and the runs save then"),
+}
 # additional_parameters that would contradict what the launcher itself passes to sbatch.
 RESERVED = {"array", "ntasks", "nodes", "output", "error", "open-mode", "signal", "requeue", "no-requeue", "chdir"}
 
@@ -120,6 +125,9 @@ def _problems(settings: dict[str, Any], config: DictConfig) -> Iterator[str]:
     for name, (why, instead) in REFUSED.items():
         if (value := unresolved[name]) != defaults[name]:
             yield problem(f"{name}={value}", why, f"hydra.launcher.{instead}={value}", lead="did you mean")
+    for name, (fixed, why) in FIXED.items():
+        if (value := unresolved.get(name, fixed)) != fixed:
+            yield problem(f"{name}={value}", why, *without(config, f"hydra.launcher.{name}="))
     if (workers := settings["workers"] or 0) > MAX_WORKERS:
         rule = f"an array has at most {MAX_WORKERS} tasks, each of which executes many runs"
         yield problem(f"workers={workers}", rule, f"hydra.launcher.workers={MAX_WORKERS}", lead="as in")
@@ -143,7 +151,7 @@ def _problems(settings: dict[str, Any], config: DictConfig) -> Iterator[str]:
 def _parameters(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of submitit's AutoExecutor; all but the general ones have the prefix slurm_."""
     general = {each.name for each in fields(BaseQueueConf)}
-    excluded = {*OURS, *REFUSED, "submitit_folder", "additional_parameters"}
+    excluded = {*OURS, *REFUSED, *FIXED, "submitit_folder", "additional_parameters"}
     given = {
         name if name in general else f"slurm_{name}": value for name, value in settings.items() if name not in excluded
     }

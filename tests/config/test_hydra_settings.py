@@ -21,6 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from omegaconf import DictConfig
 
 from hidden_subnet.config.convert import register
@@ -359,6 +360,22 @@ def test_files_make_a_command_a_sweep(launch: Launch, tmp_path: Path) -> None:
         assert said.returncode == 0, said.stdout + said.stderr
         assert said.stdout.startswith(f"plan: {runs} runs ")
         assert said.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule"), [("python=p", "by the Python that submits them"), ("use_srun=false", "what srun starts")]
+)
+def test_new_settings_of_slurm_that_workers_cannot_obey(launch: Launch, tmp_path: Path, wrong: str, rule: str) -> None:
+    """hydra-submitit-launcher has them since 1.4."""
+    name = wrong.partition("=")[0]
+    said = launch(tmp_path, "-m", "hydra/launcher=slurm", f"hydra.launcher.{wrong}", "seed=0,1")
+    if name in {each.name for each in fields(SlurmQueueConf)}:
+        assert rule in said.stderr
+        assert said.stderr.endswith("; type: python launch.py -m hydra/launcher=slurm seed=0,1\n")
+    else:
+        assert said.stderr.startswith(f"error: hydra.launcher.{wrong}: there is no such setting; ")
+    assert said.returncode == 1
+    assert len(said.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
