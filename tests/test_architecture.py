@@ -125,6 +125,7 @@ def test_modules_are_imported_by_name_in_one_place_only() -> None:
         "hidden_subnet/training/acceleration.py",  # is triton installed?
         "hidden_subnet/store/provenance.py",  # versions of packages
         "hydra_plugins/hidden_subnet/errors.py",  # is a plugin installed?
+        "hydra_plugins/hidden_subnet/optuna_study.py",  # the version of Optuna
     } <= {"hidden_subnet/config/registries.py", "hidden_subnet/cli/help.py"}
 
 

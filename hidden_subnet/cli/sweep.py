@@ -129,8 +129,14 @@ def _runs_of(sweep: Sweep, runs: list[Run]) -> list[Run]:
     return [found[folder] for folder in sweep.runs if folder in found]
 
 
-def finish_jobs(configs: list[Config], label: str) -> int:
-    """Report a sweep whose runs one of Hydra's own launchers has executed; returns the exit code."""
+def finish_jobs(configs: list[Config], label: str, folder: Path | None = None) -> int:
+    """Report a sweep whose runs one of Hydra's own launchers has executed; returns the exit code.
+
+    folder: that of the sweep, if it is not named after its runs.
+    """
+    planned = sweeps.plan(configs, label)
     # Without a launch id the failures count, although no launch of ours executed them.
-    sweep = replace(sweeps.write(sweeps.plan(configs, label), provenance.of_command()), launch=None)
+    sweep = replace(
+        sweeps.write(replace(planned, folder=folder or planned.folder), provenance.of_command()), launch=None
+    )
     return finish(sweep, jobs_of(sweep, LivenessProbe(sweep.out)), make_console())

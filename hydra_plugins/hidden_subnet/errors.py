@@ -451,15 +451,11 @@ def _unknown_in_file(file: str, name: str) -> str:
 
 def _package_of(missing: str) -> str | None:
     """Return what to install, if `missing` is an option of one of Hydra's own plugins that is not installed."""
-    if missing.startswith("hydra/sweeper/sampler"):
-        option, package, extra = "hydra/sweeper=optuna", "hydra-optuna-sweeper", "optuna"
-    elif found := re.match(r"hydra/launcher/(joblib|ray)$", missing.removesuffix(".yaml")):
-        option, package, extra = f"hydra/launcher={found[1]}", f"hydra-{found[1]}-launcher", found[1]
-    else:
+    found = re.match(r"hydra/launcher/(joblib|ray)$", missing.removesuffix(".yaml"))
+    if found is None or importlib.util.find_spec(f"hydra_plugins.hydra_{found[1]}_launcher"):
         return None
-    if importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}"):
-        return None
-    return f"{option}: needs the package {package} (pip install -e '.[{extra}]'); type: pip install {package}"
+    option, package = f"hydra/launcher={found[1]}", f"hydra-{found[1]}-launcher"
+    return f"{option}: needs the package {package} (pip install -e '.[{found[1]}]'); type: pip install {package}"
 
 
 def _cause(error: BaseException) -> BaseException | None:

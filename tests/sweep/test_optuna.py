@@ -2,20 +2,23 @@
 
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.real_commands import surroundings
 
-from hidden_subnet.store import files
+from hidden_subnet.store import files, sweeps
 from hidden_subnet.store.read import dig, read_runs
+from hydra_plugins.hidden_subnet.optuna_study import SAMPLERS
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+optuna = pytest.importorskip("optuna", minversion="4.9")
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
 LAUNCH = Path(__file__).parents[2] / "launch.py"
@@ -33,6 +36,14 @@ def validation(cwd: Path) -> dict[str, float]:
     """Validation accuracy of each finished run after the last epoch, by the run's name."""
     runs = {run.name: dig(run.result, "last.validation.top1") for run in read_runs(cwd / "runs")}
     return {name: value for name, value in runs.items() if value is not None}
+
+
+def trials_in(cwd: Path) -> "list[optuna.trial.FrozenTrial]":
+    """The trials of the only search in this folder, from its file."""
+    [journal] = (cwd / "runs" / sweeps.SWEEPS).glob("*/study.journal")
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    [name] = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage).trials
 
 
 def printed_best(said: str) -> tuple[float, str, str]:
@@ -54,7 +65,7 @@ def test_a_study_ends_with_its_best(launcher: str, tmp_path: Path) -> None:
     best, values, run = printed_best(said.stdout)
     assert found[run] == max(found.values())
     assert best == round(100 * found[run], 2)
-    # The values that Optuna itself has stored.
+    assert {trial.user_attrs["run"]: trial.value for trial in trials_in(tmp_path)} == found
     results = yaml.safe_load((tmp_path / "runs" / "optimization_results.yaml").read_text())
     assert results["best_value"] == max(found.values())
     assert values == f"prune_rate={results['best_params']['prune_rate']}"
@@ -75,7 +86,7 @@ def test_a_failed_run_is_reported_and_the_study_goes_on(tmp_path: Path) -> None:
     assert "FloatingPointError" in said.stdout
     states = {run.state for run in read_runs(tmp_path / "runs")}
     assert states == {"done", "failed"}
-    assert re.search(r"best of this command's 6 trials, \d of which failed: ", said.stdout)
+    assert re.search(r"best of 6 trials, \d of which failed: ", said.stdout)
     assert printed_best(said.stdout)[1] == "train.lr=0.1"
     assert "Traceback" not in said.stderr
 
@@ -102,27 +113,98 @@ def test_the_first_failure_ends_a_study_that_shall_stop(tmp_path: Path) -> None:
 
 def test_a_stored_study_goes_on(tmp_path: Path) -> None:
     stored = [f"hydra.sweeper.storage=sqlite:///{tmp_path}/study.db", "hydra.sweeper.study_name=mine"]
-    for _ in range(2):
-        said = launch(tmp_path, *STUDY, "prune_rate=interval(0.1,0.9)", "hydra.sweeper.n_trials=2", *stored)
+    for n_trials in (2, 4):
+        study = [*STUDY, "prune_rate=interval(0.1,0.9)", f"hydra.sweeper.n_trials={n_trials}", *stored]
+        said = launch(tmp_path, *study)
         assert said.returncode == 0, said.stdout + said.stderr
     with sqlite3.connect(tmp_path / "study.db") as database:
         values = [value for (value,) in database.execute("select value from trial_values")]
     assert sorted(values) == sorted(validation(tmp_path).values())
     assert len(values) == 4
-    assert "best of this command's 2 trials: " in said.stdout
-    best = f"validation accuracy {100 * max(values):.2f} %, with prune_rate="
-    assert f"best of all 4 trials of the study mine, 2 of them by this command: {best}" in said.stdout
+    best = f"validation accuracy {100 * max(values):.2f} % after the last epoch, with prune_rate="
+    assert f"best of 4 trials, 2 of them by this command: {best}" in said.stdout
+    turned = launch(tmp_path, *study, "hydra.sweeper.direction=minimize")
+    assert turned.returncode == 1
+    assert "type: hydra.sweeper.direction=maximize" in turned.stderr
 
 
 def test_the_same_study_again_runs_nothing(tmp_path: Path) -> None:
-    study = [*STUDY, "prune_rate=interval(0.1,0.9)", "hydra.sweeper.n_trials=2", "hydra.sweeper.sampler.seed=1"]
+    study = [*STUDY, "prune_rate=interval(0.1,0.9)", "hydra.sweeper.n_trials=2"]
     first = launch(tmp_path, *study)
     stamps = {run.name: (run.folder / files.RESULT).stat().st_mtime_ns for run in read_runs(tmp_path / "runs")}
     again = launch(tmp_path, *study)
     assert (first.returncode, again.returncode) == (0, 0)
-    assert "2 of them finished before" in again.stdout
+    assert "trial" not in again.stdout.replace("2 trials", "")
     assert printed_best(first.stdout) == printed_best(again.stdout)
     assert {run.name: (run.folder / files.RESULT).stat().st_mtime_ns for run in read_runs(tmp_path / "runs")} == stamps
+    # The runs of another search, with the same values, are known too.
+    grid = ["hydra/sweeper/sampler=grid", "seed=0,1"]
+    for _ in range(2):
+        assert launch(tmp_path, *STUDY, *grid).returncode == 0
+    assert len(validation(tmp_path)) == 4
+
+
+def test_a_failed_run_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
+    search = [*STUDY, "method=dense", "train.lr=choice(1e30,0.1)", "hydra/sweeper/sampler=grid"]
+    for _ in range(2):
+        said = launch(tmp_path, *search)
+        assert said.returncode == 1
+        assert "best of 2 trials, 1 of which failed" in said.stdout
+    states = [(float(trial.params["train.lr"]), trial.state.name) for trial in trials_in(tmp_path)]
+    assert states == [(1e30, "FAIL"), (0.1, "COMPLETE"), (1e30, "FAIL")]
+
+
+def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """No trial is lost, none is chosen twice, and no finished run is executed again."""
+    search = [*STUDY, "prune_rate=interval(0.1,0.9)", "train.epochs=60", "hydra.sweeper.n_trials=6"]
+    search += ["hydra.sweeper.sampler.seed=3"]
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "whole").mkdir()
+    kills = 0
+    for wanted in (0, 2, 4):
+        with subprocess.Popen(
+            [sys.executable, str(LAUNCH), *search],
+            cwd=tmp_path / "killed", start_new_session=True, stdout=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            runs = tmp_path / "killed" / "runs"
+            while len([*runs.glob("*/attempts/*/metrics.jsonl")]) == 0 or len([*runs.glob("*/result.json")]) < wanted:
+                assert process.poll() is None
+                time.sleep(0.02)
+            kills += 1
+            os.killpg(process.pid, signal.SIGKILL)
+    assert kills == 3
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/result.json")}
+    assert 4 <= len(before) < 6
+    assert "RUNNING" in {trial.state.name for trial in trials_in(tmp_path / "killed")}
+    said = launch(tmp_path / "killed", *search)
+    assert said.returncode == 0, said.stdout + said.stderr
+    trials = trials_in(tmp_path / "killed")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert {trial.user_attrs["run"]: trial.value for trial in trials} == validation(tmp_path / "killed")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    whole = launch(tmp_path / "whole", *search)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert validation(tmp_path / "whole") == validation(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS])
+def test_every_sampler_chooses_among_all_kinds_of_values(sampler: str, tmp_path: Path) -> None:
+    space = ["method=choice(dense,edge_popup)", "train.lr=tag(log,interval(0.01,1))", "seed=range(0,3)"]
+    space.append("train.batch_size=int(interval(20,30))")
+    if sampler == "grid":
+        space[1:] = ["prune_rate=range(0.1,0.4,0.1)", "seed=range(0,3)"]
+    said = launch(tmp_path, *STUDY, *space, f"hydra/sweeper/sampler={sampler}", "hydra.sweeper.n_trials=3",
+                  "hydra.sweeper.n_jobs=3")  # fmt: skip
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "Warning" not in said.stdout + said.stderr
+    trials = trials_in(tmp_path)
+    assert {trial.params["method"] for trial in trials} <= {"dense", "edge_popup"}
+    assert {trial.params["seed"] for trial in trials} <= {0, 1, 2}
+    if sampler == "grid":
+        assert re.findall(r"prune_rate=(\S+)", said.stdout)[:3] == ["0.1", "0.1", "0.1"]
+    else:
+        assert all(0.01 <= trial.params["train.lr"] <= 1 for trial in trials)
+        assert {trial.params["train.batch_size"] for trial in trials} <= {*range(20, 31)}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +233,25 @@ def test_the_same_study_again_runs_nothing(tmp_path: Path) -> None:
             ["sampler=tp", "did you mean: hydra/sweeper/sampler=tpe"],
         ),
         (
+            ["prune_rate=interval(0.1,0.9)", "hydra.sweeper.sampler=tp"],
+            ["sampler=tp: must be one of tpe, random,", "as in: hydra/sweeper/sampler=tpe"],
+        ),
+        (
+            ["prune_rate=interval(0.1,0.9)", "+hydra.sweeper.sampler.nothing=1"],
+            ["sampler.nothing=1", "as in: hydra/sweeper/sampler=tpe"],
+        ),
+        (
+            ["prune_rate=interval(0.1,0.9)", "hydra/sweeper/sampler=grid"],
+            ["prune_rate=interval(0.1,0.9): ", "as in: 'prune_rate=range(0.1,0.9,0.1)'"],
+        ),
+        (["prune_rate=interval(0.9,0.1)"], ["to a larger one; as in: 'prune_rate=interval(0.1,0.9)'"]),
+        (["train.lr=tag(log,interval(0,1))"], ["begins above 0; as in: 'train.lr=tag(log,interval(0.001,1))'"]),
+        (["seed=range(0,0)"], ["seed=range(0,0): has no values; as in: 'seed=choice(0,1)'"]),
+        (
+            ["prune_rate=interval(0.1,0.9)", "hydra.sweeper.max_failure_rate=2"],
+            ["max_failure_rate=2: must be from 0 to 1; as in: hydra.sweeper.max_failure_rate=0.5"],
+        ),
+        (
             ["prune_rate=interval(0.1,0.9)", "hydra.sweeper.storage=foo:bar"],
             ["hydra.sweeper.storage=foo:bar: ", "; as in: hydra.sweeper.storage=sqlite:///study.db"],
         ),
@@ -167,22 +268,28 @@ def test_wrong_studies_are_refused_in_one_line(tmp_path: Path, arguments: list[s
 
 
 @pytest.mark.parametrize(
-    ("option", "package"),
+    ("option", "module", "package"),
     [
-        ("hydra/sweeper=optuna", "hydra_optuna_sweeper"),
-        ("hydra/launcher=joblib", "hydra_joblib_launcher"),
-        ("hydra/launcher=ray", "hydra_ray_launcher"),
+        ("hydra/sweeper=optuna", "optuna", "optuna"),
+        ("hydra/launcher=joblib", "hydra_joblib_launcher", "hydra-joblib-launcher"),
+        ("hydra/launcher=ray", "hydra_ray_launcher", "hydra-ray-launcher"),
     ],
 )
-def test_a_package_that_is_missing_is_named(tmp_path: Path, option: str, package: str) -> None:
-    # A path on which everything is installed but the plugin: its folder is no part of hydra_plugins then.
+def test_a_package_that_is_missing_is_named(tmp_path: Path, option: str, module: str, package: str) -> None:
+    # A path on which everything is installed but this: a plugin's folder is no part of hydra_plugins then.
     code = f"""
-import pkgutil, sys, importlib.util
+import pkgutil, sys, importlib.metadata, importlib.util
 find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == 'hydra_plugins.{package}' else find(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name == 'hydra_plugins.{module}' else find(name, *rest)
+version = importlib.metadata.version
+def version_without(name):
+    if name == '{module}':
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.metadata.version = version_without
 walk = pkgutil.walk_packages
 def without(*arguments, **named):
-    return (each for each in walk(*arguments, **named) if '{package}' not in each.name)
+    return (each for each in walk(*arguments, **named) if not each.name.startswith('hydra_plugins.{module}'))
 pkgutil.walk_packages = without
 sys.path.insert(0, {str(LAUNCH.parent)!r})
 sys.argv[0] = {str(LAUNCH)!r}
@@ -196,7 +303,7 @@ main()
     assert said.returncode == 1
     [line] = said.stderr.splitlines()
     assert option in line
-    assert f"pip install {package.replace('_', '-')}" in line
+    assert f"pip install {package}" in line.replace("'", "")
 
 
 def test_joblib(tmp_path: Path) -> None:
