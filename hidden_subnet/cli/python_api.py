@@ -72,7 +72,7 @@ def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Resu
     `overrides` are words of the command line, `settings` the
     same by name; no tracker gets the run unless one is named (tracker="wandb"). use: files of your own parts. Ctrl-C
     saves, and the same call resumes the run. Raises ConfigError and DataError for what cannot be run, RuntimeError
-    for a run that failed.
+    for a run that failed, or that is stopped on purpose.
     """
     if (size := rank_in_environment()[1]) > 1:
         raise ConfigError(f"WORLD_SIZE={size}: run starts its ranks itself; type: python my_script.py")
@@ -85,6 +85,8 @@ def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Resu
     if code:
         found = read_run(folder)
         raise RuntimeError(f"{folder.name}: {found.error or found.state}; its traceback: {files.working(folder)}")
+    if (found := read_run(folder)).state == "stopped":
+        raise RuntimeError(f"{folder.name}: {found.error}; as in: hidden_subnet.run(..., resume_stopped=True)")
     return result(folder)
 
 

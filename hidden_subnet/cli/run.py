@@ -28,8 +28,8 @@ from hidden_subnet.training.rendezvous import is_one_of_several
 def run_single(config: Config, sweep: str | None = None) -> int:
     """Execute one run and print its progress. Returns the exit code.
 
-    It is 0 if the run is done, was done before, or is an agent's that W&B stopped; 1 if it failed; 130 if it was
-    interrupted.
+    It is 0 if the run is done, was done before, is stopped on purpose, or is an agent's that W&B stopped; 1 if it
+    failed; 130 if it was interrupted.
     `sweep` is the name of the sweep that it belongs to, if one of Hydra's own launchers executes it.
     Raises ConfigError, DataError and OSError, before anything has started.
     """
@@ -133,6 +133,8 @@ def _print_outcome(outcome: Outcome, console: Console, config: Config) -> None:
         )
     elif outcome.state == "interrupted":
         console.print("the same command continues from here" + " (without force=true)" * config.force)
+    elif outcome.state == "stopped":
+        say(console, f"{outcome.message}; to continue, add resume_stopped=true")
     elif outcome.state == "busy":
         say(console, outcome.message)
     say(console, f"{outcome.state}: {outcome.folder}")

@@ -97,6 +97,11 @@ def _details(seen: SweepStatus, progress: Progress, console: Console) -> Page:
         )
     if len(failures) > MAX_FAILURES:
         parts.append(Text(f"... and {len(failures) - MAX_FAILURES} more"))
+    ended = [job for job in jobs if job.state == "stopped"]
+    names = described(jobs) if ended else {}
+    parts += [Text(f"stopped: {names[job.folder.name]}: {job.message}") for job in ended[:MAX_FAILURES]]
+    if len(ended) > MAX_FAILURES:
+        parts.append(Text(f"... and {len(ended) - MAX_FAILURES} more"))
     for job in jobs:
         if progress.is_damaged(job):
             damage = f"damaged: {job.folder / files.RESULT}; remove it, and the same command runs it again"

@@ -20,7 +20,7 @@ from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.read import Run, read_runs, until_settled
 from hidden_subnet.store.sweeps import Sweep
 from hidden_subnet.sweep.busy_cores import say_if_busy
-from hidden_subnet.sweep.console import make_console, say
+from hidden_subnet.sweep.console import count, make_console, say
 from hidden_subnet.sweep.fork_server import load_ahead
 from hidden_subnet.sweep.jobs import Job, jobs_of
 from hidden_subnet.sweep.launch import execute_here, launch, only_failures, report_failures
@@ -50,7 +50,7 @@ def run_sweep(
 def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     """Print table and failures, write results.csv and the figure, and send the summary to W&B.
 
-    Returns the exit code: 0 if every run is done and its results are written.
+    Returns the exit code: 0 if every run is done, or stopped on purpose, and the results are written.
     """
     from hidden_subnet.report.results import write_results
 
@@ -88,6 +88,8 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
         if job.state in ("done", "skipped") and job.folder.name in damaged:
             say(console, f"{job.folder.name}: {damaged[job.folder.name]}", "red")
             say(console, f"  if it stays so, remove {job.folder / files.RESULT}: the same command runs it again")
+    if stopped := sum(job.state == "stopped" for job in jobs):
+        say(console, f"{count(stopped, 'run')} stopped before the last epoch; to continue, add resume_stopped=true")
     for path in [*written, *plots]:
         say(console, f"wrote {path}")
     for line in [*undrawn, *notes]:
@@ -110,7 +112,12 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
         for line in how_to_send([run.folder for run in runs if run.state == "done"], sweep.folder):
             say(console, line)
     # The jobs count as well: a forced run that has just failed may still have its earlier result.
-    return int(failures or bool(unwritten) or len(runs) < len(jobs) or any(run.state != "done" for run in runs))
+    return int(
+        failures
+        or bool(unwritten)
+        or len(runs) < len(jobs)
+        or any(run.state not in ("done", "stopped") for run in runs)
+    )
 
 
 def _draw(draw: Callable[..., list[Path]], runs: list[Run], base: Path, report: Report, notes: list[str]) -> list[Path]:

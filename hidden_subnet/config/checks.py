@@ -81,6 +81,9 @@ def problems(config: Config) -> Iterator[str]:
         yield problem("out=", "name the folder for the results", "out=runs", lead="as in")
     if not config.data.root.strip():
         yield problem("data.root=", "name the folder of the images", "data.root=data", lead="as in")
+    if config.stop_collapsed and config.data.validation == 0:
+        rule = "stop_collapsed looks at the accuracy on validation images, and none are held out"
+        yield problem("data.validation=0", rule, "data.validation=0.1", lead="as in")
     yield from _training(config)
     yield from _init(config)
     yield from _data(config)

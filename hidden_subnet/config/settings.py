@@ -509,6 +509,13 @@ class Config:
     """It is part of the id through `seeds`."""
     out: str = setting("runs", id="never", help="folder for results; a finished run there is not run again")
     force: bool = setting(False, id="never", help="run again what is already finished")
+    resume_stopped: bool = setting(
+        False, id="never", help="continue runs that were stopped on purpose (stop_collapsed, a search's pruner)"
+    )
+    stop_collapsed: bool = setting(
+        False, id="never", help="stop a run that is still at chance on its validation images after stop_collapsed_epoch"
+    )
+    stop_collapsed_epoch: int = setting(5, id="never", within=Range(1))
     plan: bool = setting(False, id="never", help="show what would run and how long it may take; run nothing")
     on_error: OnError = setting(
         OnError["continue"], id="never", help="stop: the first run that fails ends the sweep; other runs save and stop"

@@ -49,6 +49,17 @@ NEVER_IN_ID: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
         lambda c: c.checkpoint.every > c.train.epochs,
         "the last epoch is train.epochs={c.train.epochs}",
     ),
+    (("stop_collapsed_epoch",), lambda c: not c.stop_collapsed, "stop_collapsed is false"),
+    (
+        ("stop_collapsed", "stop_collapsed_epoch"),
+        lambda c: not method_traits(c).is_trained(),
+        "method={c.method.name} trains nothing",
+    ),
+    (
+        ("stop_collapsed", "stop_collapsed_epoch"),
+        lambda c: c.stop_collapsed_epoch >= c.train.epochs,
+        "the last epoch is train.epochs={c.train.epochs}",
+    ),
     (
         ("train.sync_norm",),
         lambda c: (entry := model_entry(c.model)) is not None and not entry.has_norm,

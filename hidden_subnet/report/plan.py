@@ -24,7 +24,7 @@ from hidden_subnet.sweep.progress import RunTimes, makespan
 MAX_RUNS = 30
 """With more runs, one line per combination of settings is printed, over its seeds."""
 MAX_LINES = 60
-ORDER = ("done", "running", "failed", "lost", "interrupted", "to do")
+ORDER = ("done", "running", "stopped", "failed", "lost", "interrupted", "to do")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PlannedRun:
     @property
     def runs(self) -> bool:
         """Whether the command would execute it."""
-        return self.again or self.state not in ("done", "running")
+        return self.again or self.state not in ("done", "running", "stopped")
 
 
 def print_plan(
@@ -89,8 +89,9 @@ def planned(configs: Sequence[Config]) -> list[PlannedRun]:
         state = claims.run_status(folder, probe).state
         state = "to do" if state == "queued" else state
         whole = known.estimate(what)
-        if whole is not None and state in ("failed", "lost", "interrupted") and not config.force:
+        if whole is not None and state in ("stopped", "failed", "lost", "interrupted") and not config.force:
             whole *= 1 - _epochs_done(folder) / config.train.epochs
+        state = "to do" if state == "stopped" and config.resume_stopped else state
         found.append(PlannedRun(folder, config, what, state, config.force, weights(config), whole))
     return found
 

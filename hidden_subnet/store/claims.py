@@ -33,8 +33,8 @@ from hidden_subnet.store.liveness import (
 )
 from hidden_subnet.store.patience import is_passing
 
-CLAIM, ENDED = "claim.json", "ended.json"
-ENDS = ("failed", "lost", "interrupted")
+CLAIM, ENDED, STOP = "claim.json", "ended.json", "stop.json"
+ENDS = ("failed", "lost", "interrupted", "stopped")
 """The states that ended.json may say."""
 HIDDEN = re.compile(r"\.[0-9a-f]{16}")
 """Names of attempts that are being prepared or removed."""
@@ -49,7 +49,7 @@ class RunStatus:
     """Where a run stands, read from its files."""
 
     state: str
-    """queued, running, done, failed, lost or interrupted."""
+    """queued, running, done, failed, lost, interrupted or stopped (on purpose, before its last epoch)."""
     attempt: int = 0
     """Number of the newest attempt; 0 before the first, and when the run is done."""
     message: str = ""
@@ -201,6 +201,26 @@ def acquire(
     return Attempt(folder, number, me)
 
 
+def is_stopped(folder: Path) -> bool:
+    """Whether the newest attempt at the run was stopped on purpose. Raises OSError while a file server is silent."""
+    numbers = files.attempts(folder)
+    if not numbers or folders.is_file(folder / RESULT):
+        return False
+    try:
+        return bool(folders.read_json(folder / ATTEMPTS / str(numbers[-1]) / ENDED)["state"] == "stopped")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if is_passing(error):
+            raise
+        return False
+
+
+def ask_to_stop(folder: Path, reason: str) -> None:
+    """Ask the process that executes the run to save and stop; it is marked `stopped` then, with the reason."""
+    numbers = files.attempts(folder)
+    with suppress(FileNotFoundError):  # it was done in the meantime
+        files.write_json(folder / ATTEMPTS / str(numbers[-1] if numbers else 0) / STOP, {"reason": reason})
+
+
 def _hidden_name() -> str:
     return f".{secrets.token_hex(8)}"
 
@@ -269,6 +289,13 @@ class Attempt:
         with suppress(ValueError, TypeError):  # a damaged claim
             return holder_of(self.folder) != self.me  # the run was removed and begun again, with the same number
         return False
+
+    def reason_to_stop(self) -> str:
+        """Return the reason for which somebody has asked this run to stop (ask_to_stop); "" if nobody has."""
+        try:
+            return str(folders.read_json(self.folder / STOP)["reason"])[: files.MESSAGE]
+        except (OSError, ValueError, TypeError, KeyError):
+            return ""
 
     def commit(self) -> bool:
         """Make attempts/<n>/result.json the run's result; False if another attempt was first."""

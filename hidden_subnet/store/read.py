@@ -23,7 +23,7 @@ WRITES = 10
 """How often `until_settled` writes where runs end all the time."""
 LARGEST = 1e100
 """Whose square is still a number, as in a standard deviation."""
-STATES = ("done", "failed", "lost", "interrupted", "running", "queued")
+STATES = ("done", "stopped", "failed", "lost", "interrupted", "running", "queued")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Run:
     state: str
     """One of STATES."""
     error: str = ""
-    """The last line of error.txt, how the process died, or why the folder cannot be read."""
+    """The last line of error.txt, how the process died, why it was stopped, or why the folder cannot be read."""
 
     @property
     def name(self) -> str:
@@ -141,6 +141,8 @@ def read_run(folder: Path, probe: LivenessProbe | None = None) -> Run:
 def _unfinished(folder: Path, probe: LivenessProbe) -> tuple[str, str]:
     """State and error of a run without a result."""
     now = run_status(folder, probe)
+    if now.state == "stopped":
+        return now.state, now.message
     return now.state, last_error_line(folder) or now.message * (now.state in ("failed", "lost"))
 
 

@@ -1,6 +1,7 @@
 """Execute one run in this process: claim it, skip it if it is done, mirror it to trackers, record how it ended."""
 
 import os
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,14 +18,16 @@ from hidden_subnet.store.access import folders_written, refuse_unwritable
 from hidden_subnet.store.patience import is_unanswered, patiently
 from hidden_subnet.store.printable import printable
 from hidden_subnet.store.redact import without_keys
-from hidden_subnet.training.callbacks import Callbacks, InterruptedRun, Row
+from hidden_subnet.training.callbacks import Callbacks, InterruptedRun, Row, StoppedRun
 from hidden_subnet.training.devices import choose_device
 from hidden_subnet.training.distributed import join_tasks
 from hidden_subnet.training.rendezvous import Rendezvous, rendezvous
 from hidden_subnet.training.run import follow, run
 
-EXIT_CODES = {"done": 0, "skipped": 0, "followed": 0, "failed": 1, "busy": 1, "interrupted": 130}
+EXIT_CODES = {"done": 0, "skipped": 0, "followed": 0, "stopped": 0, "failed": 1, "busy": 1, "interrupted": 130}
 """Exit code of a command that executes one run, by the state of its Outcome."""
+ASK_SECONDS = 0.5
+"""How often a run looks whether it was asked to stop (claims.ask_to_stop)."""
 
 
 class Tracker(Protocol):
@@ -60,8 +63,8 @@ class Outcome:
     """How the execution of a run ended."""
 
     state: str
-    """done, skipped (it was done before), failed, interrupted, busy (another process executes it or has executed it
-    in the meantime), or followed (this process was a rank above 0 of it)."""
+    """done, skipped (it was done before), failed, interrupted, stopped (on purpose, now or before), busy (another
+    process executes it or has executed it in the meantime), or followed (this process was a rank above 0 of it)."""
     folder: Path
     result: dict[str, Any] | None = None
     """The content of result.json, for done and skipped."""
@@ -139,6 +142,10 @@ def _claim_and_execute(
         claims.finalize(folder)
         if not config.force:
             return Outcome("skipped", folder, files.read_result(folder))
+    if not (config.force or config.resume_stopped) and claims.is_stopped(folder):
+        return Outcome(
+            "stopped", folder, message=claims.run_status(folder, liveness.LivenessProbe(folder.parent)).message
+        )
     refuse_unwritable(folders_written(folder), folder.parent)
     me = liveness.this_process(launch.worker, config.claim.silent_seconds, launch.launch)
     probe = liveness.LivenessProbe(folder.parent, seen=launch.seen)
@@ -194,8 +201,13 @@ def _execute(
                 tracker.log(row)
         observer.on_row(row)
 
+    asked, asked_at = "", 0.0
+
     def should_stop() -> bool:
-        return stopped() or attempt.superseded.is_set()
+        nonlocal asked, asked_at
+        if not asked and time.monotonic() - asked_at > ASK_SECONDS:
+            asked, asked_at = attempt.reason_to_stop(), time.monotonic()
+        return bool(asked) or stopped() or attempt.superseded.is_set()
 
     try:
         logged = files.count_rows(attempt.folder)
@@ -207,6 +219,10 @@ def _execute(
             tracker.interrupt()
         if attempt.is_superseded():
             return _superseded(attempt)
+        if why := asked or (str(reason) if isinstance(reason, StoppedRun) else ""):
+            say(f"stopped and saved: {why}")
+            claims.end(attempt.folder, "stopped", why)
+            return Outcome("stopped", folder, message=why)
         say(str(reason))
         claims.end(attempt.folder, "interrupted", str(reason))
         return Outcome("interrupted", folder, message=str(reason))

@@ -21,7 +21,7 @@ UNANSWERED = 300
 """A run for which a file server does not answer this often, for ten minutes or more, counts as failed."""
 DEATHS = 3
 """A run whose processes died this often in one launch is given up: the run itself may be what kills them."""
-ENDED_STATES = ("done", "failed", "lost", "interrupted")
+ENDED_STATES = ("done", "stopped", "failed", "lost", "interrupted")
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Job:
     recorded: dict[str, Any] | None = None
     """The run's projection as the manifest has it; None in manifests of older versions."""
     state: str = "queued"
-    """queued, running, done, skipped (done before), failed, lost or interrupted."""
+    """queued, running, done, skipped (done before), stopped, failed, lost or interrupted."""
     message: str = ""
-    """Why it ended, for failed, lost and interrupted."""
+    """Why it ended, for stopped, failed, lost and interrupted."""
     status: RunStatus | None = None
     """The run's status at the last look, with the holder of its claim."""
     claimable: bool = False
@@ -86,6 +86,11 @@ class Job:
     def force(self) -> bool:
         """Whether the run is to be executed again although it is done."""
         return self.settings.get("force") is True
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its sweep has nothing more to do for it: it is done, or was stopped on purpose."""
+        return self.state in ("done", "skipped", "stopped")
 
 
 def listed_jobs(sweep: Sweep) -> list[Job]:
@@ -140,6 +145,8 @@ def look(job: Job, sweep: Sweep, probe: LivenessProbe) -> None:
     earlier = now.holder is not None and sweep.launch not in (None, now.holder.launch)
     if now.state in ("failed", "lost") and now.ended_at is not None and earlier:
         job.state, job.message = "queued", ""  # it failed in an earlier launch, so it is tried again
+    if now.state == "stopped" and earlier and (job.force or job.settings.get("resume_stopped") is True):
+        job.state, job.message = "queued", ""
     job.claimable = job.state in ("queued", "interrupted")
     if now.state == "lost" and now.ended_at is None:  # its worker died too, and could not record the end
         job.claimable = deaths < DEATHS - 1

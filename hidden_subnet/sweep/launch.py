@@ -17,7 +17,7 @@ from hidden_subnet.config.differences import described
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
-from hidden_subnet.store import files, folders, provenance, sweeps
+from hidden_subnet.store import claims, files, folders, provenance, sweeps
 from hidden_subnet.store.access import may_not_replace, owner, refuse_unwritable
 from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.read import STATES
@@ -59,6 +59,9 @@ def launch(
     todo = [config for config, run in zip(configs, planned.runs, strict=True) if config.force or not files.is_done(run)]
     done_before = len(configs) - len(todo)
     already = f", {done_before} of them finished before (force=true runs them again)" if done_before else ""
+    kept = [each for each in todo if not is_stopped_before(each)]
+    if stopped_before := len(todo) - len(kept):
+        todo, already = kept, f"{already}, {stopped_before} stopped before (resume_stopped=true continues them)"
     folder = planned.folder
     say(console, f"sweep {folder.name}: {count(len(configs), 'run')}{already}")
     for line in in_vain(configs, planned.runs):
@@ -77,7 +80,7 @@ def launch(
             raise
         sweep = sweeps.read(folder)  # a read-only folder in which every run is done can still be reported
     jobs, reason = jobs_of(sweep, LivenessProbe(sweep.out)), ""
-    if any(job.state != "skipped" for job in jobs):  # another command may have done them in the meantime
+    if any(not job.is_settled for job in jobs):  # another command may have done them in the meantime
         started = time.monotonic()
         try:
             reason = execute(sweep, jobs, console)
@@ -94,6 +97,11 @@ def launch(
         say(console, f"stopped ({reason}): the same command resumes the runs" + " (without force=true)" * forced)
         return jobs, 1 if any(job.final for job in jobs) else 130
     return jobs, code
+
+
+def is_stopped_before(config: Config) -> bool:
+    """Return whether the run was stopped on purpose by an earlier command, and is left as it is."""
+    return not (config.force or config.resume_stopped) and claims.is_stopped(files.folder_of(config))
 
 
 @contextmanager
@@ -132,7 +140,7 @@ def execute_here(workers: int | None, jobs_per_gpu: int | None, open_trackers: "
         from hidden_subnet.sweep.gpu_sharing import slots_for
         from hidden_subnet.sweep.worker import work
 
-        todo = [job.config for job in jobs if job.state != "skipped"]
+        todo = [job.config for job in jobs if not job.is_settled]
         slots = slots_for(todo, workers, jobs_per_gpu, partial(say, console))
         threads = f"{slots.threads} thread{'s' * (slots.threads > 1)} each"
         say(console, f"{slots.count} at a time, {threads}; each run writes to {sweep.out}")
@@ -159,7 +167,7 @@ def report_failures(sweep: Sweep, jobs: list[Job], console: Console) -> bool:
 def only_failures(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     """A Finish that prints nothing but the failures, for runs that are a part of something with its own table."""
     failed = report_failures(sweep, jobs, console)
-    return int(failed or any(job.state not in ("done", "skipped") for job in jobs))
+    return int(failed or any(not job.is_settled for job in jobs))
 
 
 def outcome_line(jobs: list[Job]) -> str:

@@ -165,11 +165,11 @@ def now(job: Job) -> Now:
 
 
 def counts(jobs: Sequence[Job]) -> dict[str, int]:
-    """Number of runs in each state: done, running, failed, lost, interrupted, to go (a worker may take it)."""
+    """Number of runs in each state: done, running, stopped, failed, lost, interrupted, to go (a worker may take it)."""
     count = Counter("to go" if job.claimable and job.state != "running" else job.state for job in jobs)
     count["done"] += count.pop("skipped", 0)
     count["to go"] += count.pop("queued", 0)
-    return {state: count[state] for state in ("done", "running", "failed", "lost", "interrupted", "to go")}
+    return {state: count[state] for state in ("done", "running", "stopped", "failed", "lost", "interrupted", "to go")}
 
 
 @dataclass(frozen=True)

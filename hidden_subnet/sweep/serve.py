@@ -43,7 +43,7 @@ def serve(
     jobs = jobs_of(sweep, LivenessProbe(sweep.out))
     todo = [job.config for job in jobs if job.claimable or job.state == "running" or job.unanswered]
     if not todo:
-        runs, failed = count(len(jobs), "run"), sum(job.state != "skipped" for job in jobs)
+        runs, failed = count(len(jobs), "run"), sum(not job.is_settled for job in jobs)
         if not failed:
             say(console, f"all of {runs} are done, nothing is run")
             return 0

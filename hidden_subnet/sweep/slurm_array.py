@@ -76,7 +76,7 @@ class Array:
 
         Raises Left if the workers continue without this process: with `detach`, or after Ctrl-C.
         """
-        left = sum(job.state not in ("skipped", "done") for job in jobs)
+        left = sum(not job.is_settled for job in jobs)
         wanted = min(self.workers or DEFAULT_WORKERS, left)
         tasks = _alive(sweep.folder)
         if tasks:
@@ -367,12 +367,12 @@ def _look(
         said = {**gone, **{task: job.state for task, job in known.items()}}
     probe = LivenessProbe(sweep.out, lambda: said, eager=True, seen=seen)
     for job in jobs:
-        if job.state not in ("done", "skipped", "failed"):
+        if not job.is_settled and job.state != "failed":
             try_look(job, sweep, probe)
 
 
 def _has_ended(job: Job) -> bool:
-    return job.state in ("done", "skipped", "failed") or (job.state == "lost" and not job.claimable)
+    return job.is_settled or job.state == "failed" or (job.state == "lost" and not job.claimable)
 
 
 def _standstill(known: dict[str, QueuedJob] | None, tasks: list[str]) -> str:

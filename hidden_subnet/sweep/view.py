@@ -124,7 +124,7 @@ def summary(
     """
     words = []
     for state, count in counts(jobs).items():
-        if count or state not in ("lost", "interrupted"):
+        if count or state not in ("stopped", "lost", "interrupted"):
             words.append(f"{count} {state}")
     if collapsed := progress.collapsed(jobs):
         words[0] += f" ({collapsed} collapsed)"

@@ -196,7 +196,7 @@ class Work:
         probe = self._probe()
         mine = {id(child.job) for child in self.running}
         for job in self.jobs:
-            if id(job) not in mine and not job.final and job.state not in ("done", "skipped"):
+            if id(job) not in mine and not job.final and not job.is_settled:
                 self._announce(try_look(job, self.sweep, probe))
 
     def _join_new_launch(self) -> None:

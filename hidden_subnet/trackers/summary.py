@@ -25,7 +25,7 @@ from hidden_subnet.trackers.wandb_tracker import Session, prepare
 
 STATE = "wandb.json"
 """File in the sweep's folder: id of the summary run, digest of its content, and whether it was sent."""
-ENDED = ("done", "failed", "lost")
+ENDED = ("done", "stopped", "failed", "lost")
 SETTINGS = ["data", "model", "width", "init", "scale", "method", "pruning", "prune_rate", "seed"]
 RUN_COLUMNS = ["name", "state", *SETTINGS, *OUTCOME, "error"]
 IMAGE_BYTES = 1_000_000

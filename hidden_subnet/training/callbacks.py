@@ -11,6 +11,10 @@ class InterruptedRun(Exception):
     """Raised where a run was asked to stop; if its training had started, a resume checkpoint has been saved."""
 
 
+class StoppedRun(InterruptedRun):
+    """Raised where a run ends itself before its last epoch, with its reason; it is saved."""
+
+
 @dataclass(frozen=True)
 class Callbacks:
     """Functions that a run calls; by default they do nothing."""

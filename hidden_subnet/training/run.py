@@ -30,7 +30,7 @@ from hidden_subnet.seeding import derive
 from hidden_subnet.store import checkpoints, files
 from hidden_subnet.training.acceleration import freed_memory_kept
 from hidden_subnet.training.batch_norm import layers_with_statistics
-from hidden_subnet.training.callbacks import Callbacks, InterruptedRun, Row
+from hidden_subnet.training.callbacks import Callbacks, InterruptedRun, Row, StoppedRun
 from hidden_subnet.training.collapse import at_chance, chance, dead_layer
 from hidden_subnet.training.devices import choose_device, cores, deterministic, set_threads
 from hidden_subnet.training.distributed import ProcessGroup, join_tasks, start_ranks
@@ -251,7 +251,21 @@ def train_to_the_end(
             files.append_row(experiment.folder, row)
             callbacks.on_row(row)
             _say_without_value(experiment, callbacks, row, without)
+        if group.broadcast_decision(STOP if _gives_up(experiment, row) else CONTINUE) == STOP:
+            save()
+            top1 = f"{100 * row['validation/top1']:.2f} % on the validation images"
+            raise StoppedRun(f"at chance after epoch {trainer.state.epoch}, with {top1} (stop_collapsed)")
     return trainer, save
+
+
+def _gives_up(experiment: Experiment, row: Row) -> bool:
+    """Return whether the run is to end after this epoch, since it is still at chance on the validation images."""
+    config, images = experiment.config, experiment.validation_images
+    epoch = min(config.stop_collapsed_epoch, config.train.epochs)
+    if not config.stop_collapsed or images is None or row["epoch"] != epoch or epoch == config.train.epochs:
+        return False
+    level = chance(images.labels, images.info.classes)
+    return at_chance(row["validation/top1"], level, len(images.labels))
 
 
 def _say_without_value(experiment: Experiment, callbacks: Callbacks, row: Row, told: set[str]) -> None:

@@ -87,7 +87,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         for config, overrides in zip(configs, job_overrides, strict=True):
             job = ended[folder_name(config)]
             returned = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
-            if job.state in ("done", "skipped"):
+            if job.is_settled:
                 returned.return_value = objective(config)
             else:
                 returned.status = JobStatus.FAILED

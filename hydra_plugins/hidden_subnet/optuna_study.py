@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,12 @@ from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.seeding import derive
-from hidden_subnet.store import files, folders, provenance, sweeps
+from hidden_subnet.store import claims, files, folders, provenance, sweeps
 from hidden_subnet.store.access import why_exchangeable
 from hidden_subnet.trackers.wandb_environment import notices
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.grid_sweeper import call_multirun_end, launch_jobs, with_params
+from hydra_plugins.hidden_subnet.optuna_pruner import check_pruner, make_pruner, pruned
 from hydra_plugins.hidden_subnet.optuna_space import combinations, search_space
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class OptunaStudyConfig:
     _recursive_: bool = False
     sampler: Any = MISSING
     """The group hydra/sweeper/sampler: the names of SAMPLERS."""
+    pruner: str = "none"
+    """A name of optuna_pruner.PRUNERS."""
     direction: str = "maximize"
     storage: str | None = None
     """A database, as in sqlite:///study.db; by default a file in the folder of the sweep."""
@@ -135,8 +139,12 @@ class OptunaStudy(Sweeper):  # type: ignore[misc]
         self.folder = self._folder(corners)
         self.is_new = not os.path.lexists(self.folder)
         self.study = self._open_study(corners[0])
-        self.again = self._failed_before()
-        self.given_up = {each.number for each in self.study.trials if each.state.name == "FAIL"}
+        # With resume_stopped=true those that were pruned are continued, and none is pruned.
+        retried = ("FAIL", "PRUNED") if corners[0].resume_stopped else ("FAIL",)
+        self.pruner = "none" if corners[0].resume_stopped else self.settings["pruner"]
+        self.study.pruner = make_pruner(self.pruner, max(each.train.epochs for each in corners))
+        self.again = self._values_of(retried)
+        self.given_up = {each.number for each in self.study.trials if each.state.name in retried}
         self.at_first = {each.number for each in self.study.trials if each.state.is_finished()}
         try:
             self._search()
@@ -160,16 +168,16 @@ class OptunaStudy(Sweeper):  # type: ignore[misc]
             self._run(batch)
 
     def _counted(self) -> "list[FrozenTrial]":
-        """Trials of the study, without those that failed in an earlier command, which are tried again."""
+        """Trials of the study, without those of an earlier command that this one tries again."""
         return [each for each in self.study.trials if each.number not in self.given_up and each.state.name != "WAITING"]
 
-    def _failed_before(self) -> list[dict[str, Any]]:
-        """Values of the trials whose runs failed in an earlier command, and are not in a later trial."""
+    def _values_of(self, states: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the values of the trials that ended in these states, without those that are in another trial too."""
         trials = self.study.trials
-        fine = [each.params for each in trials if each.state.name != "FAIL"]
+        fine = [each.params for each in trials if each.state.name not in states]
         again: list[dict[str, Any]] = []
         for each in trials:
-            if each.state.name == "FAIL" and "run" in each.user_attrs and each.params not in [*fine, *again]:
+            if each.state.name in states and "run" in each.user_attrs and each.params not in [*fine, *again]:
                 again.append(each.params)
         return again
 
@@ -227,22 +235,31 @@ class OptunaStudy(Sweeper):  # type: ignore[misc]
             print(f"trial {number} of {self.n_trials}: {' '.join(trial.values)}", flush=True)
         self._write_sweep()
         first = batch[0].frozen.number
-        if isinstance(self.launcher, LocalLauncher):
-            self.launcher.label, self.launcher.report = self.label, False
-            returns = self.launcher.launch(overrides, first)
-        else:
-            choice = self.config.hydra.runtime.choices["hydra/launcher"]
-            returns = launch_jobs(self.launcher, choice, overrides, configs, self.label, first)
+        watched = {files.folder_of(trial.config): self._handle(trial) for trial in batch}
+        with pruned(watched, self.pruner) if self.pruner != "none" else nullcontext():
+            if isinstance(self.launcher, LocalLauncher):
+                self.launcher.label, self.launcher.report = self.label, False
+                returns = self.launcher.launch(overrides, first)
+            else:
+                choice = self.config.hydra.runtime.choices["hydra/launcher"]
+                returns = launch_jobs(self.launcher, choice, overrides, configs, self.label, first)
         failed = 0
         for trial, returned in zip(batch, returns, strict=True):
             value = returned.return_value if returned.status is JobStatus.COMPLETED else None
-            failed += value is None
-            state = _state("FAIL" if value is None else "COMPLETE")
+            stopped = value is None and claims.is_stopped(files.folder_of(trial.config))
+            failed += value is None and not stopped
+            state = _state("PRUNED" if stopped else "FAIL" if value is None else "COMPLETE")
             self.study.tell(trial.frozen.number, value, state=state, skip_if_finished=True)
         if failed > self.settings["max_failure_rate"] * len(batch):
             typed = f"hydra.sweeper.max_failure_rate={self.settings['max_failure_rate']:g}"
             rule = f"{failed} of {len(batch)} trials that ran together failed, which ends the search; to go on with it"
             raise ConfigError(problem(typed, rule, "hydra.sweeper.max_failure_rate=1"))
+
+    def _handle(self, trial: Trial) -> Any:
+        """Return Optuna's trial, to which values of epochs can be reported."""
+        from optuna.trial import Trial as OptunaTrial
+
+        return OptunaTrial(self.study, trial.frozen._trial_id)
 
     def _trials(self) -> list[Trial]:
         """Return the trials whose runs are in our folder; another command of the study may have its own."""
@@ -268,9 +285,11 @@ class OptunaStudy(Sweeper):  # type: ignore[misc]
             return 1
         code = finish_jobs(configs, self.label, self.folder)
         trials = self._counted()
-        failed = sum(each.state.name == "FAIL" for each in trials)
         here = sum(each.number not in self.at_first for each in trials)
-        count = f"{len(trials)} trials" + f", {failed} of which failed" * (failed > 0)
+        count = f"{len(trials)} trials"
+        for state, word in (("FAIL", "failed"), ("PRUNED", "were stopped")):
+            if number := sum(each.state.name == state for each in trials):
+                count += f", {number} of which {word}"
         done = [each for each in trials if each.state.name == "COMPLETE" and each.value is not None]
         if not done:
             print(f"{count}: there is no best trial")
@@ -295,6 +314,7 @@ class OptunaStudy(Sweeper):  # type: ignore[misc]
             "space": [[axis.key, repr(axis.distribution)] for axis in self.axes],
             "sampler": self.sampler,
             "direction": self.settings["direction"],
+            "pruner": self.settings["pruner"],
         }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
         return Path(os.path.abspath(corners[0].out)) / sweeps.SWEEPS / f"{self.label[:40]}-{digest[:8]}"
@@ -394,6 +414,7 @@ def _check(settings: dict[str, Any]) -> None:
     if not 0 <= settings["max_failure_rate"] <= 1:
         typed = f"hydra.sweeper.max_failure_rate={settings['max_failure_rate']:g}"
         raise ConfigError(problem(typed, "must be from 0 to 1", "hydra.sweeper.max_failure_rate=0.5", lead="as in"))
+    check_pruner(settings["pruner"])
     try:
         found = importlib.metadata.version("optuna")
     except importlib.metadata.PackageNotFoundError:

@@ -176,6 +176,9 @@ OPERATIONAL: dict[str, Any] = {
     "code": None,  # a digest; tests/config/test_own_parts.py has more
     "out": "elsewhere",
     "force": True,
+    "resume_stopped": True,
+    "stop_collapsed": True,
+    "stop_collapsed_epoch": 7,
     "train.device": "cpu",
     "train.devices": 2,
     "train.sync_norm": True,

@@ -15,6 +15,7 @@ from helpers.real_commands import surroundings
 
 from hidden_subnet.store import files, sweeps
 from hidden_subnet.store.read import dig, read_runs
+from hydra_plugins.hidden_subnet.optuna_pruner import make_pruner
 from hydra_plugins.hidden_subnet.optuna_study import SAMPLERS
 
 pytestmark = pytest.mark.slow
@@ -187,6 +188,55 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert validation(tmp_path / "whole") == validation(tmp_path / "killed")
 
 
+@pytest.mark.parametrize("pruner", ["asha", "hyperband"])
+def test_a_pruned_trial_is_stopped_and_settled(pruner: str, tmp_path: Path) -> None:
+    search = [*STUDY, "method=dense", "train.epochs=150", "train.lr=choice(0.03,1e-9,1e-8,1e-7)"]
+    search += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.pruner={pruner}"]
+
+    def launched(*words: str) -> tuple[str, dict[str, str], list[str]]:
+        said = launch(tmp_path, *search, *words)
+        assert said.returncode == 0, said.stdout + said.stderr
+        runs = {run.name: run.state for run in read_runs(tmp_path / "runs")}
+        return said.stdout, runs, [trial.state.name for trial in trials_in(tmp_path)]
+
+    said, runs, states = launched()
+    assert f"stopped: pruned by {pruner} after epoch " in said
+    stopped = [name for name, state in runs.items() if state == "stopped"]
+    assert stopped
+    assert sorted(runs.values()) == ["done"] * (4 - len(stopped)) + ["stopped"] * len(stopped)
+    assert states.count("PRUNED") == len(stopped)
+    assert f"4 trials, {len(stopped)} of which were stopped" in said
+    assert printed_best(said)[1] == "train.lr=0.03"
+    complete = [trial for trial in trials_in(tmp_path) if trial.state.name == "COMPLETE"]
+    assert all([*trial.intermediate_values] == [*range(1, 151)] for trial in complete)
+    assert launched()[1:] == (runs, states)
+    said, runs, states = launched("resume_stopped=true")
+    assert [*runs.values()] == ["done"] * 4
+    assert states[4:] == ["COMPLETE"] * len(stopped)
+    assert "best of 4 trials" in said
+
+
+@pytest.mark.parametrize("name", ["median", "asha", "hyperband"])
+def test_pruners_stop_what_is_worse_and_nothing_at_first(name: str) -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, 81))
+    stopped = {}
+    for number in range(30):
+        trial = study.ask()
+        for epoch in range(1, 82):
+            trial.report((number % 3) / 3 + epoch / 1000, epoch)
+            if trial.should_prune():
+                stopped[number] = epoch
+                break
+        study.tell(
+            trial,
+            state=optuna.trial.TrialState.PRUNED if number in stopped else None,
+            values=None if number in stopped else 0.5,
+        )
+    assert stopped
+    assert min(stopped.values()) >= 3
+    assert {number % 3 for number in stopped} <= {0, 1}
+
+
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
 def test_every_sampler_chooses_among_all_kinds_of_values(sampler: str, tmp_path: Path) -> None:
     space = ["method=choice(dense,edge_popup)", "train.lr=tag(log,interval(0.01,1))", "seed=range(0,3)"]
@@ -243,6 +293,10 @@ def test_every_sampler_chooses_among_all_kinds_of_values(sampler: str, tmp_path:
         (
             ["prune_rate=interval(0.1,0.9)", "hydra/sweeper/sampler=grid"],
             ["prune_rate=interval(0.1,0.9): ", "as in: 'prune_rate=range(0.1,0.9,0.1)'"],
+        ),
+        (
+            ["prune_rate=interval(0.1,0.9)", "hydra.sweeper.pruner=half"],
+            ["pruner=half: must be one of none, median, asha, hyperband; as in: hydra.sweeper.pruner=median"],
         ),
         (["prune_rate=interval(0.9,0.1)"], ["to a larger one; as in: 'prune_rate=interval(0.1,0.9)'"]),
         (["train.lr=tag(log,interval(0,1))"], ["begins above 0; as in: 'train.lr=tag(log,interval(0.001,1))'"]),
