@@ -8,8 +8,9 @@ from rich.console import Console
 
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError, problem
-from hidden_subnet.report.metric import METRICS, Metric
+from hidden_subnet.report.metric import METRICS
 from hidden_subnet.report.own_plots import draw_own
+from hidden_subnet.report.paper_tables import write_tables
 from hidden_subnet.report.published import models_known, published_of
 from hidden_subnet.report.results import write_results
 from hidden_subnet.report.style import STYLES
@@ -19,7 +20,6 @@ from hidden_subnet.report.where import matching
 from hidden_subnet.store import sweeps
 from hidden_subnet.store.access import refuse_unwritable
 from hidden_subnet.store.find import find_sweep, output_folder
-from hidden_subnet.store.folders import write_atomically
 from hidden_subnet.store.read import Run, read_runs, until_settled
 from hidden_subnet.sweep.console import make_console, say
 
@@ -79,7 +79,7 @@ def results(
 
         shown, path = wanted(latest), to / "figures" / name
         written.extend(draw(shown, path, published=others, style=STYLES[style], x=x, metric=METRICS[metric]))
-        written.extend(_write_tables(shown, path, base, against or "", METRICS[metric]))
+        written.extend(write_tables(shown, path, base, against or "", METRICS[metric]))
         undrawn.clear()
         written.extend(draw_own(shown, path, undrawn.append))
 
@@ -109,19 +109,3 @@ def _print_verdicts(console: Console, runs: list[Run], has_curves: bool) -> None
 def _file_name(where: Sequence[str]) -> str:
     """Name of the files of these runs, so that those of all runs stay."""
     return re.sub(r"[^\w.-]", "_", "-".join(where))[:80]
-
-
-def _write_tables(runs: list[Run], path: Path, base: Sequence[str], called: str, metric: Metric) -> list[Path]:
-    """Write the tables for a paper as `path`.md and `path`.tex, with differences to the runs whose names are `base`."""
-    from hidden_subnet.report.paper_tables import latex, markdown, paper_tables
-
-    lines = [line for line in summarise(runs, metric) if line.n]
-    if not lines:
-        return []
-    named = {run.name for run in runs} & set(base)
-    tables = paper_tables(lines, [line for line in lines if named & set(line.names)], called, metric)
-    written = []
-    for kind, text in (("md", markdown(tables)), ("tex", latex(tables))):
-        written.append(path.with_name(f"{path.name}.{kind}"))
-        write_atomically(written[-1], text.encode(), root=path.parents[1])
-    return written

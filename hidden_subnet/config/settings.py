@@ -62,6 +62,7 @@ Masking = Enum("Masking", {"masked": "masked", "dense": "dense"})
 Fan = Enum("Fan", {"fan_in": "fan_in", "fan_out": "fan_out"})
 Scale = Enum("Scale", {"none": "none", "density": "density", "reference": "reference"})
 TrackerMode = Enum("TrackerMode", {"auto": "auto", "online": "online", "offline": "offline"})
+Artifacts = Enum("Artifacts", {"none": "none", "mask": "mask", "best": "best"})
 ReportStyle = Enum("ReportStyle", {"paper": "paper", "talk": "talk", "screen": "screen"})
 ReportMetric = Enum(
     "ReportMetric",
@@ -444,6 +445,12 @@ class Tracker:
     mode: TrackerMode = setting(TrackerMode.auto, id="never")
     """W&B: auto is online where an API key is found, and offline otherwise."""
     tags: list[str] = setting(id="never", factory=list)
+    artifacts: Artifacts = setting(
+        Artifacts.none,
+        id="never",
+        help="file of a finished run that W&B keeps: none, mask (small) or best (checkpoint)",
+    )
+    """Unless none, W&B also keeps figure, results.csv and tables of a sweep."""
 
     @property
     def enabled(self) -> list[str]:

@@ -7,13 +7,16 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hidden_subnet.config.differences import shown
 from hidden_subnet.report.intervals import LEVEL, half_width
 from hidden_subnet.report.metric import LAST_TEST, Metric
 from hidden_subnet.report.names import joined, setting_name
 from hidden_subnet.report.series import RATE, choose_x, numbers_swept, setting_of
-from hidden_subnet.report.table import Line
+from hidden_subnet.report.table import Line, summarise
+from hidden_subnet.store.folders import write_atomically
+from hidden_subnet.store.read import Run
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,25 @@ class PaperTable:
     title: str
     head: list[str]
     rows: list[list[Cell]]
+
+
+def write_tables(
+    runs: Sequence[Run], path: Path, base: Sequence[str] = (), called: str = "", metric: Metric = LAST_TEST
+) -> list[Path]:
+    """Write the tables of runs as `path`.md and `path`.tex, with differences to the runs whose names are `base`.
+
+    Returns the paths; none where no run is finished.
+    """
+    lines = [line for line in summarise(runs, metric) if line.n]
+    if not lines:
+        return []
+    named = {run.name for run in runs} & set(base)
+    tables = paper_tables(lines, [line for line in lines if named & set(line.names)], called, metric)
+    written = []
+    for kind, text in (("md", markdown(tables)), ("tex", latex(tables))):
+        written.append(path.with_name(f"{path.name}.{kind}"))
+        write_atomically(written[-1], text.encode(), root=path.parents[1])
+    return written
 
 
 def paper_tables(

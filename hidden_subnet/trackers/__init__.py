@@ -54,5 +54,6 @@ def open_trackers(
         if entry.is_enabled(config):
             entry.prepare(folder)
             start = partial(entry.open, config, folder, sweep)
-            trackers.append(InBackground(entry.label, start, warn, patience))
+            seconds = partial(entry.files_seconds, config, folder)
+            trackers.append(InBackground(entry.label, start, warn, patience, seconds))
     return trackers

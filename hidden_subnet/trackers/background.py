@@ -55,13 +55,16 @@ class Background(Generic[T]):
         if not self._off:
             self._calls.put((call, False))
 
-    def end(self, call: Callable[[T], None]) -> bool:
-        """Queue the last call and wait until it is done or given up. Returns True if there was no error at all."""
+    def end(self, call: Callable[[T], None], more_seconds: float = 0.0) -> bool:
+        """Queue the last call and wait until it is done or given up. Returns True if there was no error at all.
+
+        more_seconds: how much longer this call may take than others.
+        """
         self._calls.put((call, True))
         now = time.monotonic()
         try:
             if self._started.wait(max(1.0, self._opened + self._patience.start_seconds - now)):
-                self._ended.wait(now + self._patience.end_seconds - time.monotonic())
+                self._ended.wait(now + self._patience.end_seconds + more_seconds - time.monotonic())
         finally:  # a second Ctrl-C ends the wait
             if not self._ended.is_set():
                 self._fault = self._fault or "it did not answer in time"
@@ -107,7 +110,11 @@ class InBackground:
         start: "Callable[[], Tracker]",
         warn: Callable[[str], None],
         patience: Patience = PATIENCE,
+        files_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """`files_seconds` returns how much longer `finish` may take, since it sends files too; it must not raise."""
+        self._files_seconds = files_seconds
+
         def report(fault: str) -> None:
             warn(f"{name} is off for this run ({fault}); the files of the run are complete")
 
@@ -118,7 +125,7 @@ class InBackground:
         self._tracker.do(lambda tracker: tracker.log(row))
 
     def finish(self, result: dict[str, Any]) -> None:
-        self._tracker.end(lambda tracker: tracker.finish(result))
+        self._tracker.end(lambda tracker: tracker.finish(result), self._files_seconds())
 
     def fail(self, message: str) -> None:
         self._tracker.end(lambda tracker: tracker.fail(message))

@@ -23,5 +23,7 @@ class TrackerEntry:
     """(run folder); called in the main thread before that thread starts."""
     is_enabled: Callable[[Config], bool] = lambda config: True
     """False: its own settings or environment turn it off."""
+    files_seconds: Callable[[Config, Path], float] = lambda config, folder: 0.0
+    """(config, run folder) -> seconds that it may take to send files of a finished run; must not raise."""
     at_the_end: Callable[[str], str] = lambda out: ""
     """(folder of the runs) -> a line for the user after a run or a sweep, or ""."""

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from hidden_subnet.config.program import PROGRAM
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.settings import Artifacts, Config
 from hidden_subnet.report.names import joined, value_name
 from hidden_subnet.report.results import OUTCOME, own_metrics, row
 from hidden_subnet.report.table import Line, summarise
 from hidden_subnet.store import folders
 from hidden_subnet.store.files import write_json
 from hidden_subnet.store.read import Run
-from hidden_subnet.trackers import sent
+from hidden_subnet.trackers import artifacts, sent
+from hidden_subnet.trackers.artifacts import Kept
 from hidden_subnet.trackers.background import PATIENCE, Background, Patience
 from hidden_subnet.trackers.wandb_environment import init_arguments, is_tracked
 from hidden_subnet.trackers.wandb_tracker import Session, prepare
@@ -65,7 +66,7 @@ def report_sweep(
     state, arguments = read_state(folder), _arguments(config, sweep, runs)
     if again and "group" in state:
         arguments["group"] = state["group"]
-    digest = _digest(arguments, tables)
+    digest = _digest(arguments, tables, config.tracker.artifacts)
     if state.get("digest") == digest and not again:
         return False
     state = {"id": state.get("id") or secrets.token_hex(8), "digest": digest, "sent": False}
@@ -78,8 +79,10 @@ def report_sweep(
 
     # Without `resume` it replaces an earlier summary.
     opened = partial(Session, config.tracker.mode, folder, arguments, id=str(state["id"]))
-    send = partial(_send, tables=tables, chart=curves(lines), figures=figures)
-    succeeded = Background("W&B", opened, report, patience).end(send)
+    drawn = [path for path in figures if path.suffix == ".png"]
+    keep = partial(artifacts.of_sweep, config, sweep, folder, runs, drawn)
+    send = partial(_send, tables=tables, chart=curves(lines), figures=drawn, keep=keep)
+    succeeded = Background("W&B", opened, report, patience).end(send, artifacts.seconds(config, folder))
     if succeeded:
         write_json(folder / STATE, state | {"sent": True})
     return succeeded
@@ -141,8 +144,10 @@ def _arguments(config: Config, sweep: str, runs: Sequence[Run]) -> dict[str, Any
     return {**init_arguments(config, sweep), "name": sweep, "job_type": "summary", "sweep_id": None, **place}
 
 
-def _digest(arguments: dict[str, Any], tables: dict[str, Table]) -> str:
+def _digest(arguments: dict[str, Any], tables: dict[str, Table], kept: Artifacts) -> str:
     where = [arguments["project"], arguments["entity"]]
+    if kept is not Artifacts.none:
+        where.append(kept.name)
     return hashlib.sha256(json.dumps([where, tables]).encode()).hexdigest()
 
 
@@ -151,6 +156,7 @@ def _send(
     tables: dict[str, Table],
     chart: dict[str, tuple[list[float], list[float]]],
     figures: Sequence[Path],
+    keep: Callable[[], Kept | None],
 ) -> None:
     from PIL import Image
 
@@ -168,8 +174,13 @@ def _send(
             xname="prune rate",
         )
     for path in figures:
-        if path.suffix == ".png":
-            drawn = folders.read_bytes(path, root=path.parents[1])
-            if len(drawn) <= IMAGE_BYTES:
-                content["figure"] = wandb.Image(Image.open(io.BytesIO(drawn), formats=["PNG"]))
-    session.close(0, lambda run: run.log(content))
+        drawn = folders.read_bytes(path, root=path.parents[1])
+        if len(drawn) <= IMAGE_BYTES:
+            content["figure"] = wandb.Image(Image.open(io.BytesIO(drawn), formats=["PNG"]))
+
+    def last(run: Any) -> None:
+        run.log(content)
+        if (kept := keep()) is not None:
+            session.keep(kept, artifacts.SECONDS)
+
+    session.close(0, last)

@@ -13,7 +13,7 @@ from hidden_subnet.store import claims, files, liveness, sweeps
 from hidden_subnet.store.files import load_config
 from hidden_subnet.store.read import read_run
 from hidden_subnet.sweep.console import count
-from hidden_subnet.trackers import sent, summary
+from hidden_subnet.trackers import artifacts, sent, summary
 from hidden_subnet.trackers.background import PATIENCE, InBackground, Patience
 from hidden_subnet.trackers.wandb_environment import asked_mode, check_variables, disabled_by, tidy_variables
 from hidden_subnet.trackers.wandb_tracker import WandbTracker, has_key, open_run, prepare
@@ -69,7 +69,7 @@ def replay(config: Config, folder: Path, warn: Callable[[str], None], patience: 
     start = partial(open_run, config, folder, None, overwrite=True)
     result = files.read_result(folder)
     assert result is not None
-    InBackground("W&B", start, warn, patience).finish(result)
+    InBackground("W&B", start, warn, patience, partial(artifacts.seconds, config, folder)).finish(result)
 
 
 def _members(folders: Sequence[Path]) -> dict[Path, list[str]]:
@@ -139,7 +139,7 @@ def _send_run(folder: Path, sweeps: list[str], say: Callable[[str], None], patie
     prepare(folder)
     first = sweeps[-1] if sweeps else None
     start = partial(WandbTracker, config, folder, first, labels=sweeps, mode=TrackerMode.online, overwrite=True)
-    tracker = InBackground("W&B", start, errors.append, patience)
+    tracker = InBackground("W&B", start, errors.append, patience, partial(artifacts.seconds, config, folder))
     if result is None:
         tracker.fail(read_run(folder).error)
     else:

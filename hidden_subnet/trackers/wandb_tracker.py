@@ -14,7 +14,8 @@ from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.config.registries import TRACKERS, method_traits, register
 from hidden_subnet.config.settings import Config, TrackerMode
 from hidden_subnet.store import files, folders
-from hidden_subnet.trackers import sent
+from hidden_subnet.trackers import artifacts, sent
+from hidden_subnet.trackers.artifacts import Kept
 from hidden_subnet.trackers.entry import TrackerEntry
 from hidden_subnet.trackers.wandb_environment import (
     agent_run_id,
@@ -61,7 +62,7 @@ class WandbTracker:
             tags = [*before.arguments.get("tags", arguments["tags"]), *labels]
             arguments |= {**before.arguments, "tags": list(dict.fromkeys(tags))}
         resumes = before is not None and not overwrite and before.is_in(arguments["project"], arguments["entity"])
-        self._folder = folder
+        self._folder, self._config = folder, config
         self._sent = sent.Sent(sent.run_id(folder), arguments, before.rows if before is not None and resumes else 0)
         self._session = Session(
             mode or config.tracker.mode,
@@ -90,7 +91,17 @@ class WandbTracker:
             self._sent = replace(self._sent, rows=max(self._sent.rows, int(row["epoch"]) + 1))
 
     def finish(self, result: dict[str, Any]) -> None:
-        self._close(0, lambda run: run.summary.update(summary(result)), ended=True)
+        def last(run: Any) -> None:
+            run.summary.update(summary(result))
+            try:
+                kept = artifacts.of_run(self._config, self._folder)
+            except (ValueError, FileNotFoundError) as error:
+                run.summary["no_artifact"] = str(error)
+            else:
+                if kept is not None:
+                    self._session.keep(kept, artifacts.seconds(self._config, self._folder))
+
+        self._close(0, last, ended=True)
 
     def fail(self, message: str) -> None:
         self._close(1)
@@ -140,6 +151,7 @@ class Session:
         folders.make_folder(folder / "wandb")  # W&B itself would follow a link
         self.wandb = wandb
         self._offline_files = folder / "wandb" if chosen == "offline" else None
+        self._is_online = chosen == "online"
         arguments = dict(arguments)
         self.run = wandb.init(
             reinit="create_new",
@@ -175,14 +187,33 @@ class Session:
             return bool(asked)
         return False
 
+    def keep(self, kept: Kept, seconds: float) -> None:
+        """Have W&B keep files as an artifact of the run; what it has under that name already is not uploaded again.
+
+        Online, raises TimeoutError if they have not arrived in time. Offline, W&B's files say where these lie.
+        """
+        from wandb.sdk.artifacts.exceptions import WaitTimeoutError
+
+        artifact = self.wandb.Artifact(kept.name, type=kept.type, description=kept.description)
+        for inner, path in kept.files.items():
+            artifact.add_file(str(path), name=inner, policy="immutable", skip_cache=True)
+        logged = self.run.log_artifact(artifact)
+        if self._is_online:
+            try:
+                logged.wait(timeout=round(seconds))
+            except WaitTimeoutError:
+                raise TimeoutError from None
+
     def close(self, exit_code: int, last: Callable[[Any], None] = lambda run: None) -> None:
         """Make a last call on the run, upload the rest and close it.
 
         Raises TimeoutError if the server is too slow, OSError if there is no room for W&B's offline files.
         """
         try:
-            last(self.run)
-            self.run.finish(exit_code=exit_code)
+            try:
+                last(self.run)
+            finally:  # W&B's threads would go on, and print errors
+                self.run.finish(exit_code=exit_code)
         except TimeoutError:
             raise TimeoutError(f"the server is slow; `{PROGRAM} sync` sends the rest") from None
         finally:
@@ -308,5 +339,6 @@ register(TRACKERS, "wandb")(
         open_run,
         prepare=prepare,
         is_enabled=lambda config: disabled_by(config.tracker.mode) is None,
+        files_seconds=artifacts.seconds,
     )
 )

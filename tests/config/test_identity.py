@@ -206,6 +206,7 @@ OPERATIONAL: dict[str, Any] = {
     "tracker.entity": "me",
     "tracker.mode": "offline",
     "tracker.tags": ["a"],
+    "tracker.artifacts": "mask",
 }
 
 # One other value of each setting that makes another run, on a base that uses all of them.

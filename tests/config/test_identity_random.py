@@ -17,7 +17,17 @@ from helpers.leaves import leaves
 from hidden_subnet.config.convert import as_dict, from_dict
 from hidden_subnet.config.identity import folder_name, projection, slug
 from hidden_subnet.config.registries import load_parts
-from hidden_subnet.config.settings import Checkpoint, Claim, Config, Device, OnError, Report, Tracker, TrackerMode
+from hidden_subnet.config.settings import (
+    Artifacts,
+    Checkpoint,
+    Claim,
+    Config,
+    Device,
+    OnError,
+    Report,
+    Tracker,
+    TrackerMode,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +74,14 @@ def test_what_changes_no_result_changes_no_name() -> None:
             evaluate="run",
             data=replace(config.data, root="y", workers=5),
             train=train,
-            tracker=Tracker(to={"wandb": True}, project="p", entity="e", mode=TrackerMode.offline, tags=["a"]),
+            tracker=Tracker(
+                to={"wandb": True},
+                project="p",
+                entity="e",
+                mode=TrackerMode.offline,
+                tags=["a"],
+                artifacts=Artifacts.mask,
+            ),
             checkpoint=Checkpoint(minutes=1, every=2),
             claim=Claim(silent_seconds=10),
             report=Report(run=True, x="lr"),

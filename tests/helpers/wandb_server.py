@@ -113,6 +113,30 @@ class Received:
         return codes[-1] if codes else None
 
 
+@dataclass
+class Artifact:
+    """An artifact as the server has it."""
+
+    type: str
+    run: str
+    """Id of the run whose client has sent it."""
+    digest: str
+    state: str = "PENDING"
+    files: dict[str, bytes] = field(default_factory=dict)
+    manifest: bytes = b""
+
+    def described(self, name: str) -> dict[str, Any]:
+        project = {"id": "p", "internalId": "p", "name": "hidden_subnet", "entity": {"name": "me"}}
+        sequence = {"__typename": "ArtifactSequence", "name": name, "project": project}
+        nothing = ("versionIndex", "description", "metadata", "historyStep", "commitHash", "updatedAt")
+        return {
+            "__typename": "Artifact", "id": name, "artifactSequence": sequence, "artifactType": {"name": self.type},
+            "ttlDurationSeconds": -1, "ttlIsInherited": True, "tags": [], "state": self.state, "digest": self.digest,
+            "size": sum(map(len, self.files.values())), "fileCount": len(self.files), "createdAt": "", "aliases": [],
+            **dict.fromkeys(nothing),
+        }  # fmt: skip
+
+
 class StandIn(ThreadingHTTPServer):
     """`fault` makes it answer 500 ("500"), not at all ("hang"), or be gone for ever ("gone")."""
 
@@ -123,11 +147,14 @@ class StandIn(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.fault, self.released = "", threading.Event()
         self.runs: dict[str, Received] = {}
+        self.artifacts: dict[str, Artifact] = {}
         self.operations: list[str] = []
         self.seen = bytearray()
         """Every request without its headers, to be searched."""
         self.stopped: set[str] = set()
         """Ids of runs that somebody has stopped on the web page, or early termination has."""
+        self.refused: set[str] = set()
+        """Operations that are answered 403."""
         self.authorizations: set[str] = set()
         """The headers in which the client's key travels."""
 
@@ -177,10 +204,33 @@ class StandIn(ThreadingHTTPServer):
         }
 
     def _artifact(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """A table is sent as a file of the run and as an artifact; the artifact is taken and not kept."""
+        """Keep artifacts by their names; one with the digest of an earlier one is not uploaded again."""
         if operation == "CreateArtifact":
-            artifact = {"id": "a", "state": "COMMITTED", "artifactSequence": {"id": "s", "latestArtifact": None}}
+            asked = variables["input"]
+            name, digest = asked["artifactCollectionName"], asked["digest"]
+            known = self.artifacts.get(name)
+            if known is None or known.digest != digest:
+                known = self.artifacts[name] = Artifact(asked["artifactTypeName"], asked["runName"], digest)
+            artifact = {"id": name, "state": known.state, "artifactSequence": {"latestArtifact": None}}
             return {"createArtifact": {"artifact": artifact}}
+        if operation == "CreateArtifactManifest":
+            name = variables["artifactID"]
+            upload = {"uploadUrl": f"{self.url}/artifact/{name}/manifest", "uploadHeaders": []}
+            manifest = {"id": f"{name}/manifest", "file": {"id": "f", **upload}}
+            return {"createArtifactManifest": {"artifactManifest": manifest}}
+        if operation == "CreateArtifactFiles":
+            nodes = []
+            for each in variables["input"]["artifactFiles"]:
+                name, at = each["artifactID"], f"{self.url}/artifact/{each['artifactID']}/files/{each['name']}"
+                node = {"storagePath": each["name"], "uploadUrl": at, "uploadHeaders": [], "uploadMultipartUrls": None}
+                nodes.append({"node": {**node, "artifact": {"id": name}}})
+            return {"createArtifactFiles": {"files": {"edges": nodes}}}
+        if operation == "CommitArtifact":
+            known = self.artifacts[variables["artifactID"]]
+            known.state = "COMMITTED"
+            return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": known.digest}}}
+        if operation == "ArtifactByID":
+            return {"artifact": self.artifacts[variables["id"]].described(variables["id"])}
         if operation == "ArtifactType":
             return {"project": None}
         return {}
@@ -273,11 +323,20 @@ class Answer(BaseHTTPRequestHandler):
         elif self.path == "/graphql":
             asked = json.loads(body)
             name = asked.get("operationName") or asked["query"].split()[1].partition("(")[0]
+            if name in self.server.refused:
+                self._reply({"errors": [{"message": "permission denied"}]}, 403)
+                return
             self._reply({"data": self.server.graphql(name, asked.get("variables") or {})})
         else:
             _, kind, *rest = self.path.split("/")
             if kind == "up":
                 self.server.runs[rest[0]].files["/".join(rest[1:])] = body
+            elif kind == "artifact":
+                known = self.server.artifacts[rest[0]]
+                if rest[1] == "manifest":
+                    known.manifest = body
+                else:
+                    known.files["/".join(rest[2:])] = body
             elif rest[-1] == "file_stream":
                 self.server.stream(rest[2], json.loads(body))
                 self._reply({"stopped": rest[2] in self.server.stopped})
