@@ -203,6 +203,12 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("--watch", action="store_true", help="write it again every 10 s until nothing runs any more")
     sync = add("sync", "send to W&B the runs and sweeps that it does not have completely")
     sync.add_argument("names", nargs="*", metavar="run or sweep", help="default: all in the folder")
+    wandb_sweep = add("wandb-sweep", "write a preset as files for `wandb sweep`, whose points `wandb agent` runs")
+    wandb_sweep.add_argument("preset", help="its name, as in sweep=prune_rates, or its file")
+    wandb_sweep.add_argument(
+        "--method", choices=["grid", "random", "bayes"], default="grid", help="how W&B chooses points (default: grid)"
+    )
+    wandb_sweep.add_argument("--to", type=Path, help="file to write (default: wandb-<preset>.yaml)")
     rm = add("rm", "delete runs and sweeps, after a question")
     rm.add_argument(
         "names", nargs="*", metavar="run or sweep", help="of a sweep only its list of runs is deleted; see --runs"
@@ -289,6 +295,8 @@ def call(arguments: argparse.Namespace) -> int:
                 from hidden_subnet.cli.report import report as command
             case "sync":
                 from hidden_subnet.cli.sync import sync as command
+            case "wandb-sweep":
+                from hidden_subnet.cli.wandb_sweep import wandb_sweep as command
             case "rm":
                 from hidden_subnet.cli.rm import rm as command
             case "controls":

@@ -81,7 +81,7 @@ def register(presets: Path, arguments: Sequence[str] = (), own: Mapping[str, Pat
             store.store(group=group, name=name, node=node, package="_global_" if group == "method" else group)
     for name, path in ({path.stem: path for path in sorted(presets.glob("*.yaml"))} | dict(own or {})).items():
         try:
-            preset = _preset(path)
+            preset = read_preset(path)
         except ValueError as error:
             if f"sweep={name}" in arguments:
                 raise ConfigError(str(error)) from None
@@ -102,7 +102,8 @@ def _option(group: str, name: str) -> Any:
     return {"name": name} if group == "init" else None
 
 
-def _preset(path: Path) -> dict[str, Any]:
+def read_preset(path: Path) -> dict[str, Any]:
+    """Return what Hydra gets of a preset: its grids, filled with what they have in common. Raises ValueError."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:

@@ -26,6 +26,7 @@ COMMANDS = (
     "results",
     "report",
     "sync",
+    "wandb-sweep",
     "rm",
     "controls",
     "show",

@@ -253,7 +253,9 @@ class SweepStandIn(StandIn):
     def give(self, **more: Any) -> None:
         """Have the next agent get all points again, as of runs that were preempted if there are `more` arguments."""
         grid = yaml.safe_load(self.sweep)["parameters"]
-        values = itertools.product(*(entry["values"] for entry in grid.values()))
+        values = itertools.product(
+            *(entry["values"] if "values" in entry else [entry["value"]] for entry in grid.values())
+        )
         self.points, self.more = [dict(zip(grid, row, strict=True)) for row in values], more
 
     def graphql(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import yaml
 from helpers.real_commands import LAUNCH, TIMEOUT, ended, folders, holder_pid, rows, start, surroundings, wait_until
 from helpers.wandb_server import Received, StandIn, SweepStandIn, make, serving
 
+from hidden_subnet.cli.main import main
+from hidden_subnet.cli.wandb_sweep import sweep_of
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.store import files
@@ -179,6 +181,65 @@ def test_points_of_a_sweep(sweeps: SweepStandIn, tmp_path: Path) -> None:
             )  # fmt: skip
             assert run.rows == files.read_rows(folder)
             assert run.exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_preset_is_a_sweep_of_wandb(
+    sweeps: SweepStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Written as a file, taken by `wandb sweep`, and a point of it run by `wandb agent`."""
+    preset = {"data": "synthetic", "model.width": 0.125, "train.epochs": 2, "train.threads": 1, "tracker": "none"}
+    grids = [{"prune_rate": [0.3, 0.7], "seed": [0, 1]}, {"method": "dense", "pretrained": None}]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({"common": preset, "grids": grids}))
+    (tmp_path / "launch.py").symlink_to(LAUNCH)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["wandb-sweep", "./small.yaml", "--method", "random"])
+    typed = [line.partition("type: ")[2].split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[-1] for words in typed] == ["wandb-small-1.yaml", "wandb-small-2.yaml"]
+    for words, points in zip(typed, (4, 1), strict=True):
+        said = wandb(tmp_path, sweeps, *words[1:-1], "--entity", "me", words[-1])
+        assert "wandb agent me/hidden_subnet/swp12345" in said
+        assert len(sweeps.points) == points
+        said = wandb(tmp_path, sweeps, "agent", "me/hidden_subnet/swp12345", "--count", "1")
+        assert said.count("done: ") == 1, said
+        run = sweeps.runs[f"agentrun{points - 1}"]
+        assert run.rows[-1]["epoch"] == 2
+        assert "validation/top1" in run.rows[-1]
+    assert [len(files.read_rows(folder)) for folder in folders(tmp_path)] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("grid", "method", "refused"),
+    [
+        ({"model.width, prune_rate": [[0.5, 0.1]]}, "grid", "none tied to another; type: python launch.py sweep=small"),
+        ({"seed": "range(0,3)"}, "grid", "small: seed: W&B's parameters are lists of values"),
+        ({"data.validation": 0}, "bayes", "no images are held out; type: python -m hidden_subnet wandb-sweep small"),
+    ],
+)
+def test_presets_that_wandb_cannot_have(grid: dict[str, Any], method: str, refused: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(refused)):
+        sweep_of("small", grid, method)
+
+
+def test_a_preset_as_wandb_gets_it() -> None:
+    grid = {"method": ["edge_popup", "random"], "data.validation": 0, "train.milestones": [[1, 2]], "tracker": "none"}
+    assert sweep_of("small", grid, "grid", Path("here")) == {
+        "name": "small",
+        "program": "launch.py",
+        "method": "grid",
+        "parameters": {
+            "method": {"values": ["edge_popup", "random"]},
+            "data.validation": {"value": 0},
+            "train.milestones": {"value": [1, 2]},
+        },
+        "command": ["${env}", "python", "launch.py", "${args_no_hyphens}", "out=here"],
+    }
+
+
+def test_an_unknown_preset_is_one_line() -> None:
+    with pytest.raises(SystemExit, match=r"^error: prune_rate: there is no such preset \(.*\); did you mean: "):
+        main(["wandb-sweep", "prune_rate"])
 
 
 def started_by_agent(server: StandIn, run: str) -> dict[str, str]:
