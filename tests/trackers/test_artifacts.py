@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +116,16 @@ def test_sync_keeps_what_was_offline_once(start: Start, server: StandIn, monkeyp
     before = server.operations.count("CommitArtifact")
     assert sync([folder], said.append) == 0
     assert server.operations.count("CommitArtifact") == before
+
+
+def test_wandb_sync_keeps_it_too(start: Start, server: StandIn, tmp_path: Path) -> None:
+    folder = start("tracker.artifacts=best")
+    subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", str(folder / "wandb")],
+        env={**os.environ, **server.environment()}, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    got = written(server.artifacts[folder.name], tmp_path / "got")
+    assert (got / "checkpoints" / files.BEST).read_bytes() == (folder / "checkpoints" / files.BEST).read_bytes()
 
 
 def test_force_makes_the_file_again(start: Start, key: StandIn) -> None:
