@@ -82,7 +82,9 @@ def plot(shown: Picture, title: str, style: Style = PAPER) -> Figure:
     is_map, is_rows = bool(shown.columns), not shown.x
     columns = 1 if len(shown.panels) < 3 else 2
     rows = -(-len(shown.panels) // columns)
-    has_zoom = any(panel.zoom for panel in shown.panels) and not is_map
+    # Each panel has the room of a zoom where one has it, so that most must have one.
+    zoomed = sum(panel.zoom is not None for panel in shown.panels)
+    has_zoom = zoomed > 0 and 2 * zoomed >= len(shown.panels) and not is_map
     down, across = 1 + (has_zoom and not is_rows), 1 + (has_zoom and is_rows)
     height = (0.2 * len(shown.rows) + 0.3) * style.font / 7.5 if is_rows else style.height
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, hspace=0.03, wspace=0.02)
@@ -98,11 +100,11 @@ def plot(shown: Picture, title: str, style: Style = PAPER) -> Figure:
             draw_map(axes, shown, panel)
         elif is_rows:
             draw_rows(axes, shown, panel, is_lowest)
-            if panel.zoom:
+            if has_zoom and panel.zoom:
                 beside = figure.add_subplot(grid[row * down, column * across + 1])
                 draw_rows(beside, shown, panel, is_lowest, panel.zoom)
         else:
-            below = figure.add_subplot(grid[row * down + 1, column], sharex=axes) if panel.zoom else None
+            below = figure.add_subplot(grid[row * down + 1, column], sharex=axes) if has_zoom and panel.zoom else None
             labels += draw_curves(axes, below, shown, panel, style, columns == 1)
             lowest = below or axes
             if below is not None:

@@ -158,6 +158,19 @@ def test_ticks_are_at_what_was_run(tmp_path: Path) -> None:
     assert [above.transData.transform((rate, 0))[0] for rate in (0.9, 0.99, 0.999)] == pytest.approx(places)
 
 
+@pytest.mark.parametrize(("zoomed", "pictures"), [(0, 3), (1, 3), (2, 5), (3, 6)])
+def test_zooms_are_drawn_where_most_panels_have_one(tmp_path: Path, zoomed: int, pictures: int) -> None:
+    """Each panel has the room of one then, which would be white."""
+    for number, name in enumerate(("digits", "mnist", "cifar10")):
+        for method, lower in (("edge_popup", 0.0), ("random_trained", 0.01 if number < zoomed else 0.4)):
+            for rate in (0.1, 0.5, 0.9):
+                made = config(method, rate)
+                made.data = Data(name=name)
+                finish(tmp_path, made, 0.95 - lower - rate / 100)
+    figure = plot(picture(summarise(read_runs(tmp_path))), "")
+    assert len([axes for axes in figure.axes if axes.axison]) == pictures
+
+
 def test_a_zoom_has_the_same_runs_and_the_names_of_those_in_it(tmp_path: Path) -> None:
     for rate in (0.1, 0.5):
         for method, top1 in (("edge_popup", 0.97), ("random_trained", 0.98), ("random", 0.1)):
