@@ -24,6 +24,7 @@ OTHER_NAMES = {
     "j": "data.workers",
     "num_workers": "data.workers",
     "dataloader_workers": "data.workers",
+    "metric": "metrics",
     "conv_type": "method",
     "algorithm": "method",
     "random_subnet": "method=random",
