@@ -67,6 +67,16 @@ def test_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         assert {f"{method} / without masks" for method in ("signed", "biprop", "iterand", "multicoat", "n_m")} < {
             *names(rows)
         }
+    for what, rivals in (
+        ("conv2, 50% removed", [f"{each}, dense kernels" for each in ("edge_popup", "n_m", "block")]),
+        ("fc", [f"{rate}% removed, CSR" for rate in (50, 90, 99)]),
+    ):
+        rows = topics.pop(f"forward pass of an exported {what}, batch 4")
+        assert names(rows) == [f"{each} / without masks" for each in rivals]
+    estimated, took, factor = topics.pop("plan=true, 1 epochs of fc on digits")
+    assert factor["median"] == pytest.approx(
+        max(estimated["median"], took["median"]) / min(estimated["median"], took["median"])
+    )
     for other in (
         "epoch of fc, 200 of 1x28x28, batch 32",
         "crop 4 and flip, 100 of 3x32x32",
