@@ -203,10 +203,10 @@ def acquire(
 
 def is_stopped(folder: Path) -> bool:
     """Whether the newest attempt at the run was stopped on purpose. Raises OSError while a file server is silent."""
-    numbers = files.attempts(folder)
-    if not numbers or folders.is_file(folder / RESULT):
-        return False
     try:
+        numbers = files.attempts(folder)
+        if not numbers or folders.is_file(folder / RESULT):
+            return False
         return bool(folders.read_json(folder / ATTEMPTS / str(numbers[-1]) / ENDED)["state"] == "stopped")
     except (OSError, ValueError, TypeError, KeyError) as error:
         if is_passing(error):

@@ -101,7 +101,12 @@ def launch(
 
 def is_stopped_before(config: Config) -> bool:
     """Return whether the run was stopped on purpose by an earlier command, and is left as it is."""
-    return not (config.force or config.resume_stopped) and claims.is_stopped(files.folder_of(config))
+    if config.force or config.resume_stopped:
+        return False
+    try:
+        return claims.is_stopped(files.folder_of(config))
+    except OSError:  # a file server is silent; whoever looks at the run next can tell
+        return False
 
 
 @contextmanager
