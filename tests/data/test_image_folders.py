@@ -208,4 +208,7 @@ def test_a_worker_that_dies_is_an_error(compose: Compose, folder: Path) -> None:
 
         with pytest.raises(RuntimeError, match=r"worker.*(killed|exited)"):
             killed_and_read_on()
+    # It may raise before the second one is killed, which then ends with the loaders, a moment later.
+    for child in multiprocessing.active_children():
+        child.join(10)
     assert multiprocessing.active_children() == []
