@@ -22,7 +22,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 CORES = 2
-"""Of threads, and of processor cores that they and the busy programs share, whatever else the machine has."""
+"""Number of threads, and of processor cores that they and the busy programs share, whatever else the machine has."""
 BUSY = 2
 _STEPS = "benchmarks.spin"
 

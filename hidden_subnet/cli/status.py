@@ -87,7 +87,8 @@ def _details(seen: SweepStatus, progress: Progress, console: Console) -> Page:
     if not running:
         parts.append(Text(line))
     failures = [job for job in jobs if job.state in ("failed", "lost") and not job.claimable]
-    names = described(jobs) if failures else {}
+    ended = [job for job in jobs if job.state == "stopped"]
+    names = described(jobs) if failures or ended else {}
     for job in failures[:MAX_FAILURES]:
         parts.append(
             Text(
@@ -97,8 +98,6 @@ def _details(seen: SweepStatus, progress: Progress, console: Console) -> Page:
         )
     if len(failures) > MAX_FAILURES:
         parts.append(Text(f"... and {len(failures) - MAX_FAILURES} more"))
-    ended = [job for job in jobs if job.state == "stopped"]
-    names = described(jobs) if ended else {}
     parts += [Text(f"stopped: {names[job.folder.name]}: {job.message}") for job in ended[:MAX_FAILURES]]
     if len(ended) > MAX_FAILURES:
         parts.append(Text(f"... and {len(ended) - MAX_FAILURES} more"))

@@ -1,7 +1,6 @@
 """A sweep on this machine from its configs to its table, results.csv and figure; and the end of any sweep."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -69,11 +68,9 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
 
     def write(latest: list[Run]) -> None:
         written[:] = [write_results(sweep.out, runs=latest)]
-        from hidden_subnet.report.figure import draw  # loads matplotlib
-
         undrawn.clear()
         notes.clear()
-        written.extend(_draw(draw, _runs_of(sweep, latest), sweep.out / "figures" / sweep.name, config.report, notes))
+        written.extend(_draw(_runs_of(sweep, latest), sweep.out / "figures" / sweep.name, config.report, notes))
         plots[:] = draw_own(_runs_of(sweep, latest), sweep.out / "figures" / sweep.name, undrawn.append)
 
     try:  # before anything is printed, which may fail
@@ -120,14 +117,16 @@ def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     )
 
 
-def _draw(draw: Callable[..., list[Path]], runs: list[Run], base: Path, report: Report, notes: list[str]) -> list[Path]:
+def _draw(runs: list[Run], base: Path, report: Report, notes: list[str]) -> list[Path]:
     """Draw the figure as `report` says; where its x does not differ between the runs, with the x that is chosen."""
-    look = {"style": STYLES[report.style.name], "metric": METRICS[report.metric.name]}
+    from hidden_subnet.report.figure import draw  # loads matplotlib
+
+    look = partial(draw, runs, base, style=STYLES[report.style.name], metric=METRICS[report.metric.name])
     try:
-        return draw(runs, base, x=report.x, **look)
+        return look(x=report.x)
     except ConfigError as error:
         notes.append(str(error).replace("--x ", "report.x="))
-        return draw(runs, base, **look)
+        return look()
 
 
 def _runs_of(sweep: Sweep, runs: list[Run]) -> list[Run]:

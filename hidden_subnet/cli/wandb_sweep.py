@@ -16,7 +16,7 @@ from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.store import folders
 
 METRIC = {"name": "validation/top1", "goal": "maximize"}
-"""What a search goes by, and W&B sorts by."""
+"""The number by which a search chooses, and W&B sorts."""
 RUNS = Path("runs")
 
 

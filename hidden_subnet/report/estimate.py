@@ -7,8 +7,10 @@ not part of them.
 import json
 import os
 import platform
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from hidden_subnet.training.speed import Speed, look
 MOST_SECONDS = 10.0
 """Time for measuring the networks of a plan; the others follow from their operations."""
 EPOCH_SECONDS = 0.03
-"""What an epoch takes beside its images, as its row and its checkpoint; measured on a CPU."""
+"""Seconds of an epoch beside its images, for its row and its checkpoint; measured on a CPU."""
 TESTS = 4
 """Evaluations on the test images: unpruned, under the first mask, last and best epoch."""
 
@@ -37,45 +39,43 @@ def estimates(configs: Sequence[Config], threads: int) -> list[float | None]:
 
     Those that train on several devices have none.
     """
+    keys = [_key(config, threads) for config in configs]
+    alike = {key: config for key, config in zip(keys, configs, strict=True) if config.train.devices == 1}
     known = _read()
-    found: dict[str, Speed] = {}
-    flops: dict[str, int | None] = {}
+    found = {key: known[key] for key in alike if key in known}
     until = time.monotonic() + MOST_SECONDS
-    before = torch.get_num_threads()
-    for config in configs:
-        key = _key(config, threads)
-        if key in found or config.train.devices > 1:
-            continue
-        counted = count_flops(config.model, info_of(config.data))
-        flops[key] = counted.total if counted else None
-        if key in known:
-            found[key] = known[key]
-        elif time.monotonic() < until:
-            try:
+    for key, config in alike.items():
+        if key not in found and time.monotonic() < until:
+            with suppress(RuntimeError, MemoryError, ValueError, TypeError):  # the run says why
                 found[key] = _fastest(config, config.train.threads or threads)
-            except (RuntimeError, MemoryError, ValueError, TypeError):  # the run says why
-                continue
-            finally:
-                torch.set_num_threads(before)
-    _write({**known, **found})
-    pace = _pace([(each, flops[key]) for key, each in found.items()])
+    if not found.keys() <= known.keys():
+        _write(known | found)
+    if found.keys() < alike.keys():
+        found |= _from_operations(alike, found)
+    return [seconds(config, found.get(key)) for key, config in zip(keys, configs, strict=True)]
 
-    def speed(config: Config) -> Speed | None:
-        key = _key(config, threads)
-        operations = flops.get(key)
-        if key in found or operations is None or pace is None:
-            return found.get(key)
-        return Speed(operations * pace.trained, operations * pace.evaluated)
 
-    return [None if config.train.devices > 1 else seconds(config, speed(config)) for config in configs]
+def _from_operations(alike: Mapping[str, Config], found: Mapping[str, Speed]) -> dict[str, Speed]:
+    """Return the speeds that are not `found`: those of operations as fast as the measured ones are on average."""
+    counts = {key: count_flops(config.model, info_of(config.data)) for key, config in alike.items()}
+    flops = {key: counted.total for key, counted in counts.items() if counted}
+    measured = [(speed, flops[key]) for key, speed in found.items() if key in flops]
+    if not measured:
+        return {}
+    trained = statistics.fmean(speed.trained / each for speed, each in measured)
+    evaluated = statistics.fmean(speed.evaluated / each for speed, each in measured)
+    return {key: Speed(each * trained, each * evaluated) for key, each in flops.items() if key not in found}
 
 
 def _fastest(config: Config, threads: int) -> Speed:
     """Measure with one thread too: where other programs use the cores, several threads wait for one another."""
-    found = []
-    for count in sorted({1, threads}):
-        torch.set_num_threads(count)
-        found.append(look(config, choose_device(config.train.device)))
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in sorted({1, threads}):
+            torch.set_num_threads(count)
+            found.append(look(config, choose_device(config.train.device)))
+    finally:
+        torch.set_num_threads(before)
     return Speed(min(each.trained for each in found), min(each.evaluated for each in found))
 
 
@@ -92,22 +92,14 @@ def seconds(config: Config, speed: Speed | None) -> float | None:
     return epochs * per_epoch + tested * info.test * speed.evaluated
 
 
-def _pace(measured: Sequence[tuple[Speed, int | None]]) -> Speed | None:
-    """Return the mean seconds of an operation; None where no network was measured and counted."""
-    counted = [(speed, flops) for speed, flops in measured if flops]
-    if not counted:
-        return None
-    trained = sum(speed.trained / flops for speed, flops in counted) / len(counted)
-    return Speed(trained, sum(speed.evaluated / flops for speed, flops in counted) / len(counted))
-
-
 def _key(config: Config, threads: int) -> str:
     """Return what the speed of a run depends on, as text."""
     settings, info = as_dict(config), info_of(config.data)
     train = {name: settings["train"][name] for name in ("batch_size", "precision", "channels_last", "accumulate")}
     parts = [settings["model"], settings["method"]["name"], settings["pruning"]["structure"], train]
     threads = config.train.threads or threads
-    machine = [platform.node(), choose_device(config.train.device), threads, torch.__version__]
+    device = choose_device(config.train.device)
+    machine = [platform.node(), device, config.train.devices, threads, torch.__version__]
     return json.dumps([*machine, *parts, info.shape, info.classes], sort_keys=True)
 
 
@@ -130,9 +122,7 @@ def _read() -> dict[str, Speed]:
 
 
 def _write(known: dict[str, Speed]) -> None:
-    try:
+    content = json.dumps({key: asdict(each) for key, each in known.items()}, indent=1)
+    with suppress(OSError):  # it is measured again
         folders.make_folder(_path().parent)
-        content = json.dumps({key: asdict(each) for key, each in known.items()}, indent=1)
         folders.write_atomically(_path(), content.encode())
-    except OSError:  # it is measured again
-        pass

@@ -2,27 +2,40 @@
 
 from dataclasses import dataclass
 
+from hidden_subnet.report.results import OUTCOME
+
 
 @dataclass(frozen=True)
 class Metric:
     """An accuracy of a finished run."""
 
+    images: str
+    """The images that it is on: test, validation or training."""
+    epoch: str
+    """last or best."""
     path: str
     """Its place in result.json."""
-    sentence: str
-    axis: str
+
+    @property
+    def sentence(self) -> str:
+        """Name of it with its epoch, as a sentence begins."""
+        return f"{self.images.capitalize()} accuracy at the {self.epoch} epoch"
+
+    @property
+    def axis(self) -> str:
+        """Label of its axis."""
+        return f"{self.images} accuracy (%)"
 
 
+# By the column of results.csv, which is the name in `ReportMetric` (hidden_subnet/config/settings.py).
 METRICS = {
-    "last_test_top1": Metric("last.test.top1", "Test accuracy at the last epoch", "test accuracy (%)"),
-    "best_test_top1": Metric("best.test.top1", "Test accuracy at the best epoch", "test accuracy (%)"),
-    "last_validation_top1": Metric(
-        "last.validation.top1", "Validation accuracy at the last epoch", "validation accuracy (%)"
-    ),
-    "best_validation_top1": Metric(
-        "best.validation.top1", "Validation accuracy at the best epoch", "validation accuracy (%)"
-    ),
-    "last_train_top1": Metric("last.train.top1", "Training accuracy at the last epoch", "training accuracy (%)"),
+    f"{epoch}_{split}_top1": Metric(images, epoch, OUTCOME[f"{epoch}_{split}_top1"])
+    for epoch, split, images in (
+        ("last", "test", "test"),
+        ("best", "test", "test"),
+        ("last", "validation", "validation"),
+        ("best", "validation", "validation"),
+        ("last", "train", "training"),
+    )
 }
-"""By the name of its column in results.csv, which is that in `ReportMetric` (hidden_subnet/config/settings.py)."""
 LAST_TEST = METRICS["last_test_top1"]

@@ -67,7 +67,7 @@ POINTS = _read()
 
 def published_of(runs: Iterable[Run]) -> list[Published]:
     """Return the published curves of the data, models and methods of `runs`; networks of another width do not count."""
-    ours = {(dig(run.projection, "data.name"), *_network(run), run.method) for run in runs}
+    ours = {_place(run) for run in runs}
     points = [each for each in POINTS if (each.data, each.model, each.method) in ours]
     return [
         Published(f"{model}, {what}", {each.prune_rate: each.top1 for each in found}, source, how)
@@ -77,22 +77,22 @@ def published_of(runs: Iterable[Run]) -> list[Published]:
     ]
 
 
-def of_recipe(point: Point, runs: Iterable[Run]) -> list[Run]:
-    """Return the finished runs of the recipe of a published accuracy."""
-    there = (point.data, point.model, point.method)
-    return [
-        run
-        for run in runs
-        if run.state == "done"
-        and (dig(run.projection, "data.name"), *_network(run), run.method) == there
-        and satisfies(row(run), (f"prune_rate={point.prune_rate}", *point.where))
-    ]
+def of_recipes(runs: Iterable[Run]) -> list[tuple[Point, list[Run]]]:
+    """Return the published accuracies that `runs` have finished runs of, with these."""
+    done = [(_place(run), row(run), run) for run in runs if run.state == "done"]
+    found = []
+    for point in POINTS:
+        conditions = (f"prune_rate={point.prune_rate}", *point.where)
+        there = (point.data, point.model, point.method)
+        if fitting := [run for place, values, run in done if place == there and satisfies(values, conditions)]:
+            found.append((point, fitting))
+    return found
 
 
-def _network(run: Run) -> tuple[str | None]:
-    """Return the name of a network of our own at width 1; None for others."""
+def _place(run: Run) -> tuple[str | None, str | None, str | None]:
+    """Return data, network and method of a run; no network where it is not one of our own at width 1."""
     is_ours = dig(run.projection, "model.width") in (None, 1) and dig(run.projection, "model.library") is None
-    return (dig(run.projection, "model.name") if is_ours else None,)
+    return dig(run.projection, "data.name"), dig(run.projection, "model.name") if is_ours else None, run.method
 
 
 def models_known() -> str:

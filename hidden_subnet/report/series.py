@@ -102,7 +102,7 @@ class Picture:
     beside: tuple[tuple[str, float], ...] = ()
     """Name and mean accuracy in % of those that have no place in a heat map."""
     metric: Metric = LAST_TEST
-    """What the accuracies are."""
+    """The kind of all accuracies in it."""
 
 
 def picture(lines: Sequence[Line], published: Sequence[Published] = (), x: str | None = None) -> Picture:

@@ -81,7 +81,7 @@ class Line:
 def summarise(runs: Iterable[Run], metric: Metric = LAST_TEST) -> list[Line]:
     """Return one line for all runs that differ only in seeds, sorted by settings, then by prune_rate.
 
-    metric: what `accuracies` are.
+    metric: the kind of its `accuracies`.
     """
     groups: dict[str, list[Run]] = {}
     chances: dict[tuple[Any, Any], float] = {}

@@ -48,10 +48,7 @@ def caption(shown: Picture) -> str:
     most = max(len(point.top1) for point in points)
     words = [f"{shown.metric.sentence}."]
     if shown.columns:
-        about = shown.metric.sentence
-        words = [
-            f"Mean {about[0].lower()}{about[1:].replace('accuracy', 'accuracy (%)', 1)}; the brighter, the better."
-        ]
+        words = [f"Mean {shown.metric.axis} at the {shown.metric.epoch} epoch; the brighter, the better."]
         words += ["*: some collapsed."] if any(any(point.collapsed) for point in points) else []
     elif shown.x == SEED:
         words.append(

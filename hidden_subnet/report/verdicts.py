@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hidden_subnet.config.program import LAUNCH
 from hidden_subnet.report.intervals import LEVEL, half_width
-from hidden_subnet.report.published import POINTS, Point, of_recipe
+from hidden_subnet.report.published import POINTS, Point, of_recipes
 from hidden_subnet.store.read import Run
 
 READING_ERROR = 1.0
@@ -38,8 +38,7 @@ class Verdict:
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """Return a verdict for each published accuracy that `runs` have a finished run of."""
-    found = ((point, of_recipe(point, runs)) for point in POINTS)
-    return [Verdict(point, tuple(100 * (run.test_top1 or 0) for run in those)) for point, those in found if those]
+    return [Verdict(point, tuple(100 * (run.test_top1 or 0) for run in fitting)) for point, fitting in of_recipes(runs)]
 
 
 def verdicts_table(found: Sequence[Verdict]) -> Table:
