@@ -551,8 +551,12 @@ def interrupt(side: Side, each: Interruption, out: Path) -> bool:
 
 def rows_in(out: Path) -> list[str]:
     """Return the lines of metrics.jsonl of the one run in `out`, from its newest attempt while it is not done."""
-    paths = sorted(out.glob("*/**/metrics.jsonl"), key=lambda path: path.stat().st_mtime)
-    return paths[-1].read_text().split("\n")[:-1] if paths else []
+    # os.walk passes over a folder that the run removes meanwhile; Path.glob raises there (Python before 3.13).
+    paths = [Path(folder, "metrics.jsonl") for folder, _, names in os.walk(out) if "metrics.jsonl" in names]
+    try:
+        return max(paths, key=lambda path: path.stat().st_mtime).read_text().split("\n")[:-1] if paths else []
+    except FileNotFoundError:  # the attempt became the run: the next look finds it
+        return []
 
 
 def finish_begun(side: Side, each: Interruption) -> None:
