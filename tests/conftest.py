@@ -18,6 +18,7 @@ from helpers.runs import QUIET, small
 from hidden_subnet.config.convert import register
 from hidden_subnet.config.settings import Config
 from hidden_subnet.sweep.execute import execute
+from hidden_subnet.sweep.places import FOLDER
 from hidden_subnet.training.acceleration import return_freed_memory
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 
@@ -62,6 +63,14 @@ def cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """Keep what plan=true measures out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def locks_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have the sweeps of this process not wait for cores that those of other test processes hold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER, str(tmp_path_factory.mktemp("locks")))
         yield
 
 

@@ -67,17 +67,18 @@ LISTED = {
         "os.listdir os.lstat os.open os.stat os.unlink os.utime tempfile.TemporaryFile tempfile.gettempdir",
         "/dev/shm; heartbeats, through folders.inside",
     ),
-    "store/machine.py": ("os.readlink read_text", "/proc and /sys"),
+    "store/machine.py": ("os.readlink read_bytes read_text", "/proc and /sys"),
     "store/pretrained.py": ("exists is_dir is_file", "the file of weights that the user names"),
     "store/provenance.py": ("subprocess", "git"),
     "store/slurm_queue.py": ("subprocess", "squeue"),
     "store/sweeps.py": ("mkdir", "the folder of the runs itself"),
     "sweep/console.py": ("os.open", "the null device"),
-    "sweep/gpus.py": (
-        "chmod lstat mkdir os.open os.stat read_text subprocess tempfile",
-        "locks in the temporary folder; nvidia-smi; /proc",
-    ),
+    "sweep/gpus.py": ("subprocess", "nvidia-smi"),
     "sweep/other_images.py": ("os.path.islink", "a folder of images"),
+    "sweep/places.py": (
+        "chmod lstat mkdir os.open os.stat read_text tempfile",
+        "locks in the temporary folder; /proc",
+    ),
     "sweep/preflight.py": ("exists is_dir mkdir tempfile.TemporaryFile", "the folder of the runs itself"),
     "sweep/slurm.py": ("subprocess", "scontrol"),
     "sweep/slurm_array.py": (

@@ -1,16 +1,18 @@
-"""The surroundings of a command: open standard streams that take any character, and a platform that is supported."""
+"""The surroundings of a command: standard streams that take any character, threads that share a machine well."""
 
 import os
 import sys
 
 from hidden_subnet.store.printable import print_printable
+from hidden_subnet.store.waiting_threads import bound_spinning
 
 
 def prepare_terminal() -> None:
-    """Make the standard streams usable whatever started this process; exits on Windows."""
+    """Prepare this process and those that it starts, whatever started it; exits on Windows."""
     if sys.platform == "win32":
         sys.exit(1)  # hidden_subnet/__init__.py has said why
     open_standard_streams()
+    bound_spinning(os.environ)
 
 
 def open_standard_streams() -> None:

@@ -11,6 +11,8 @@ from functools import cache
 from multiprocessing import util
 from pathlib import Path
 
+from hidden_subnet.store.waiting_threads import BOUNDS, bound_spinning
+
 SOCKET_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 """Where the sockets of multiprocessing are if the temporary folder (TMPDIR) cannot hold them."""
 
@@ -68,14 +70,15 @@ def our_modules() -> Iterator[None]:
     Without PYTHONSAFEPATH (Python 3.11) a random.py in the working directory would be imported in place of Python's.
     """
     ours = os.pathsep.join(filter(None, [_place_of_package(), os.environ.get("PYTHONPATH")]))
-    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PYTHONSAFEPATH", *BOUNDS)}
     os.environ.update(PYTHONPATH=ours, PYTHONSAFEPATH="1")
+    bound_spinning(os.environ)  # those of a command have it; a notebook has its own
     try:
         yield
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
 

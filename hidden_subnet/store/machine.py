@@ -1,7 +1,9 @@
-"""Processes of this machine, as the kernel shows them."""
+"""Processes and cores of this machine, as the kernel shows them."""
 
+import hashlib
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,18 @@ def this_machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
         return socket.gethostname()
+
+
+def usable_cores() -> tuple[list[int], str | None]:
+    """Return as many numbers of cores as this process may use, by its affinity and a container's limit.
+
+    The text is None where these are the cores themselves; under a limit it names the control groups that have it.
+    """
+    there = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [*range(os.cpu_count() or 1)]
+    limit = max(1, int(cpu_quota() or len(there)))
+    if limit >= len(there):
+        return there, None
+    return there[:limit], hashlib.sha256(Path("/proc/self/cgroup").read_bytes()).hexdigest()[:8]
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

@@ -13,7 +13,7 @@ from hidden_subnet.config.registries import method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.sweep import processes
 from hidden_subnet.sweep.fork_server import fork_server
-from hidden_subnet.sweep.gpus import hold_one
+from hidden_subnet.sweep.places import hold_one
 from hidden_subnet.training.devices import cores
 from hidden_subnet.training.speed import steps_per_second
 
@@ -54,7 +54,7 @@ def measure_jobs_per_gpu(
 
     `say` gets one line with the result or the reason. `speed_of(config, gpu, runs)` measures the steps per second,
     by default `together`. `most`: largest number of runs to try, by default one per core that a GPU has, at most
-    MOST. `locks`: folder of the locks on the GPUs (gpus.hold_one).
+    MOST. `locks`: folder of the locks on the GPUs (places.hold_one).
     """
     setting = "hydra.launcher.jobs_per_gpu=auto"
     trained = [config for config in configs if method_traits(config).is_trained()]

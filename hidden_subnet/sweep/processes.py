@@ -6,6 +6,7 @@ it reads from the run's folder, as it would for a run on another machine.
 """
 
 import faulthandler
+import math
 import multiprocessing
 import os
 import signal
@@ -31,14 +32,15 @@ from hidden_subnet.store.patience import is_unanswered
 from hidden_subnet.store.sweeps import Sweep
 from hidden_subnet.sweep.execute import LaunchInfo, OpenTrackers, RunObserver, execute, no_trackers
 from hidden_subnet.sweep.fork_server import fork_server
-from hidden_subnet.sweep.gpus import hold, holders, visible_gpus
+from hidden_subnet.sweep.gpus import visible_gpus
 from hidden_subnet.sweep.jobs import Job
+from hidden_subnet.sweep.places import hold_in_turn, holders, visible_cores
 from hidden_subnet.sweep.slurm import allotted_cpus
 from hidden_subnet.training.devices import choose_device, cores, require_devices
 
-NO_GPU, NO_CLAIM, UNANSWERED = "no gpu", "no claim", "unanswered"
-"""How a process ends that found no free GPU, that failed before it had a claim, or to which a file server did not
-answer."""
+NO_PLACE, NO_CLAIM, UNANSWERED = "no place", "no claim", "unanswered"
+"""How a process ends that found no free GPU or core, that failed before it had a claim, or to which a file server
+did not answer."""
 NO_MEMORY = "OutOfMemoryError"
 """Name of torch's exception for a GPU without free memory."""
 FORK_SERVER_DIED = 255
@@ -55,8 +57,21 @@ class Slots:
     gpus: list[str] = field(default_factory=list)
     """The GPUs, as CUDA_VISIBLE_DEVICES names them; empty if the runs use the CPU."""
     jobs_per_gpu: int = 1
+    cores: list[str] = field(default_factory=list)
+    """The cores that the runs share with other sweeps; empty where they use GPUs, and in a job of Slurm, which has
+    cores of its own."""
+    jobs_per_core: int = 1
+    """Above 1 where more threads were asked for than there are cores."""
+    patience: float = 0.0
+    """Seconds that a run waits in the queue for its places."""
     fewer: bool = False
     """Whether jobs_per_gpu is reduced when a run finds no memory on its GPU; the run is then resumed."""
+
+    def places_of(self, config: Config) -> tuple[list[str], int, int]:
+        """Return the devices, how many of them the run needs, and how many runs share one."""
+        if self.gpus:
+            return self.gpus, config.train.devices, self.jobs_per_gpu
+        return self.cores, min(len(self.cores), self.threads * config.train.devices), self.jobs_per_core
 
 
 def plan_slots(
@@ -87,7 +102,11 @@ def plan_slots(
     on_cores = 1 if not gpus and _on_mps(configs) else max(1, here // (devices * (asked or 1)))
     count = workers or len(gpus) // devices * jobs_per_gpu or on_cores
     count = min(count, len(configs))
-    return Slots(count, asked or max(1, here // (count * devices)), gpus, jobs_per_gpu, fewer)
+    threads = asked or max(1, here // (count * devices))
+    by_cores = not gpus and allotted_cpus() is None and not _on_mps(configs)
+    shared = visible_cores() if by_cores else []
+    each = math.ceil(count * threads * devices / len(shared)) if shared else 1
+    return Slots(count, threads, gpus, jobs_per_gpu, shared, each, fewer=fewer)
 
 
 def gpus_for(configs: list[Config]) -> list[str]:
@@ -165,7 +184,7 @@ def start(
 
 
 def end(child: Child, sweep: Sweep) -> str:
-    """Note in the job how its process ended. Returns the state of the run, `busy`, NO_GPU or UNANSWERED."""
+    """Note in the job how its process ended. Returns the state of the run, `busy`, NO_PLACE or UNANSWERED."""
     job, code = child.job, child.process.exitcode
     assert code is not None
     try:
@@ -181,7 +200,7 @@ def end(child: Child, sweep: Sweep) -> str:
     # A sweep of thousands of runs must not keep file descriptors for each run that has ended.
     child.outcome.close()
     child.process.close()
-    job.state = {"skipped": "done", "busy": "running", NO_GPU: "queued", UNANSWERED: "queued"}.get(state, state)
+    job.state = {"skipped": "done", "busy": "running", NO_PLACE: "queued", UNANSWERED: "queued"}.get(state, state)
     job.message = "" if state in ("done", "skipped", "busy") else message
     job.final = state in ("failed", "lost")
     if state == NO_CLAIM:
@@ -245,12 +264,15 @@ def _child(
             _stop_with_parent()
             config = restored(settings, use)
             require_own_parts(config)
-            if slots.gpus:
-                held = hold(slots.gpus, config.train.devices, slots.jobs_per_gpu)  # until this process ends
+            if slots.gpus or slots.cores:
+                devices, count, places = slots.places_of(config)
+                # Until this process ends.
+                held = hold_in_turn(devices, count, places, seconds=slots.patience, stopped=stopped)
                 if held is None:
-                    send.send((NO_GPU, holders(slots.gpus, slots.jobs_per_gpu)))
+                    send.send((NO_PLACE, holders(devices, places)))
                     return
-                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+                if slots.gpus:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
             torch.set_num_threads(slots.threads)
             observer = RunObserver(_ignore, _ignore, _ignore, _redirect_output)
             outcome = execute(config, observer, launch, stopped, open_trackers=open_trackers)

@@ -30,6 +30,8 @@ from hidden_subnet.sweep.processes import Child, Slots
 
 SAME_ERROR = 5
 """The sweep stops if this many runs fail with the same error before any run is done."""
+IN_QUEUE = 20.0
+"""Seconds that a run waits in the queue for a GPU or core before its worker looks again for what has changed."""
 IN_A_ROW = 3
 """A worker stops if this many of its runs fail in a row while workers on other hosts succeed."""
 
@@ -68,14 +70,13 @@ class Work:
     asked: float = 0.0
     """When the runs were last asked to stop."""
     no_room_until: float = 0.0
-    """Until then no run is started, since all GPUs were taken, or no process could be started."""
+    """Until then no run is started, since no process could be started."""
     may_leave: bool = False
     """Whether a signal may end at once what is being done, where no run is going: one is being started, which takes
     seconds if torch is not loaded yet, or files are read, for which a file server may never answer."""
     failures_in_a_row: int = 0
     waiting_announced: bool = False
     unanswered_announced: bool = False
-    gpus_announced: bool = False
 
     def run(self, watch: Callable[[list[Job]], None], first: int) -> None:
         """Execute runs until none is left; see `work`."""
@@ -241,11 +242,11 @@ class Work:
             child.job.claimable = True
             child.job.refusals += 1
             child.job.postpone(child.job.message)
-        elif state == processes.NO_GPU:
-            self.no_room_until = time.monotonic() + AGAIN_SECONDS
-            if child.job.message and not self.gpus_announced:
-                self.gpus_announced = True
-                print(f"waiting for a GPU of {this_host()} ({child.job.message})", flush=True)
+        elif state == processes.NO_PLACE:
+            if child.job.message and not self.slots.patience:
+                what = "GPU" if self.slots.gpus else "core"
+                print(f"waiting for a {what} of {this_host()} ({child.job.message})", flush=True)
+            self.slots = replace(self.slots, patience=IN_QUEUE)  # from now on they wait there, without a word
             child.job.claimable, child.job.message = True, ""
         elif state == "busy":  # another process has the run: look soon, to see which
             self.looked = min(self.looked, time.monotonic() - self.pause + 0.2)

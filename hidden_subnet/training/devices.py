@@ -1,7 +1,6 @@
 """Devices: chooses the device of a run, counts devices and cores, and makes torch deterministic."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 
 from hidden_subnet.config.settings import MOST_THREADS, Device
 from hidden_subnet.errors import ConfigError, problem
-from hidden_subnet.store.machine import cpu_quota
+from hidden_subnet.store.machine import usable_cores
 
 
 def choose_device(device: Device) -> str:
@@ -37,8 +36,7 @@ def require_devices(device: str, wanted: int) -> None:
 
 def cores() -> int:
     """Return the number of cores that this process may use: by its affinity, and whole ones of a container's limit."""
-    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(there, max(1, int(cpu_quota() or there)))
+    return len(usable_cores()[0])
 
 
 def set_threads(count: Any, where: Path) -> None:

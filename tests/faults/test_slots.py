@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.real_commands import (
+    LAUNCH,
     ROOT,
     SMALL,
     ended,
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.slow
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from hidden_subnet.sweep.gpus import hold_one
+from hidden_subnet.sweep.places import hold_one
 folder, log, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 while (held := hold_one(["gpu0", "gpu1"], 1, folder)) is None:
     time.sleep(0.002)
@@ -144,6 +146,40 @@ def test_f15_each_run_sees_its_gpu(tmp_path: Path, compose: Callable[..., Config
     )
     assert most == 1
     assert seen == {"0", "1"}
+
+
+ON_CORE = """
+import os, runpy, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+sys.argv[:] = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_two_sweeps_share_a_core(tmp_path: Path) -> None:
+    """They take turns: the shorter one is done before the longer one, which was there first."""
+    core = min(os.sched_getaffinity(0))
+    env = surroundings(HIDDEN_SUBNET_LOCKS=str(tmp_path / "locks"))
+    command = ["-c", ON_CORE, str(core), str(LAUNCH), "-m", *SMALL, "train.epochs=20"]
+    longer = start(tmp_path / "longer", *command, f"seed={','.join(map(str, range(12)))}", env=env)
+    while not list((tmp_path / "longer").glob("runs/*/result.json")):
+        assert longer.poll() is None, ended(longer)
+        time.sleep(0.05)
+    shorter = start(tmp_path / "shorter", *command, "seed=0,1,2", env=env)
+    said = ended(shorter)
+    ended(longer)
+    assert (shorter.returncode, longer.returncode) == (0, 0), said
+    assert re.search(rf"waiting for a core of .* \(core {core}: process \d+ of ", said), said
+    spans = sorted(
+        ((folder / files.PROVENANCE).stat().st_mtime, (folder / files.RESULT).stat().st_mtime, sweep)
+        for sweep in ("longer", "shorter") for folder in folders(tmp_path / sweep)
+    )  # fmt: skip
+    order = [sweep for _, _, sweep in spans]
+    overlaps = sum(started < before for (_, before, _), (started, _, _) in pairwise(spans))
+    figure(f"sweeps of 12 and 3 runs on one core, by turns: {overlaps} overlaps, order {' '.join(order)}")
+    assert (order.count("longer"), order.count("shorter")) == (12, 3)
+    assert overlaps == 0
+    assert order[-1] == "longer"
 
 
 def test_f18_one_run_under_every_launcher(tmp_path: Path) -> None:

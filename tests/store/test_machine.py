@@ -11,8 +11,10 @@ import pytest
 from rich.console import Console
 
 from hidden_subnet.config.settings import Config
+from hidden_subnet.store import machine
 from hidden_subnet.store.machine import busy_cores, cpu_quota
 from hidden_subnet.sweep.busy_cores import say_if_busy
+from hidden_subnet.sweep.places import visible_cores
 from hidden_subnet.training import devices
 
 V2 = "0::/pods/one\n"
@@ -50,11 +52,24 @@ def test_there_may_be_no_such_files(tmp_path: Path) -> None:
 
 
 def test_cores_are_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_quota", lambda: None)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
     there = devices.cores()
     for quota, whole in ((1e9, there), (0.5, 1), (1.9, 1)):
-        monkeypatch.setattr(devices, "cpu_quota", lambda quota=quota: quota)
+        monkeypatch.setattr(machine, "cpu_quota", lambda quota=quota: quota)
         assert devices.cores() == whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity and control groups are Linux's")
+def test_cores_are_named_unless_they_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 3, 9})
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    assert machine.usable_cores() == ([3, 5, 9], None)
+    assert visible_cores() == ["core3", "core5", "core9"]
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 2.5)  # of a container, whose two cores may be any of the three
+    numbers, limited_to = machine.usable_cores()
+    assert len(numbers) == 2
+    assert limited_to is not None
+    assert visible_cores() == [f"core-{limited_to}-0", f"core-{limited_to}-1"]
 
 
 def test_a_busy_core_is_told_on_a_terminal() -> None:

@@ -12,8 +12,8 @@ from hidden_subnet.store import claims, files, liveness
 from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.sweeps import plan, write
 from hidden_subnet.sweep.gpu_sharing import choose, measure_jobs_per_gpu, slots_for, together
-from hidden_subnet.sweep.gpus import hold_one
 from hidden_subnet.sweep.jobs import listed_jobs, look
+from hidden_subnet.sweep.places import hold_one
 from hidden_subnet.sweep.processes import Child, Slots, make_room, plan_slots
 from hidden_subnet.sweep.worker import Work
 from hidden_subnet.training.speed import steps_per_second

@@ -27,7 +27,7 @@ from hidden_subnet.errors import ConfigError
 from hidden_subnet.methods.warmup_then_prune import WarmupThenPruneSettings
 from hidden_subnet.store import checkpoints, files
 from hidden_subnet.sweep.execute import Outcome, RunObserver, execute
-from hidden_subnet.sweep.gpus import hold, hold_one
+from hidden_subnet.sweep.places import hold, hold_one
 from hidden_subnet.sweep.processes import plan_slots
 from hidden_subnet.training.callbacks import Callbacks
 from hidden_subnet.training.devices import cores, require_devices

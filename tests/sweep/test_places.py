@@ -1,4 +1,4 @@
-"""Places on GPUs where their folder has no locks, and the one place on a Mac's GPU."""
+"""Places on GPUs and cores: locks, where there are none, the queue, and the one place on a Mac's GPU."""
 
 import errno
 import fcntl
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from helpers.hostile_environments import as_user
 
 from hidden_subnet.config.settings import Config
-from hidden_subnet.sweep.gpus import hold_one, holders
+from hidden_subnet.sweep.places import hold_in_turn, hold_one, holders
 from hidden_subnet.sweep.processes import plan_slots
 
 
@@ -52,6 +54,78 @@ def test_a_mac_executes_one_run_at_a_time(
     configs = [compose("data=digits", f"train.device={device}", f"seed={seed}") for seed in range(6)]
     slots = plan_slots(configs, workers)
     assert (slots.count, slots.threads, slots.gpus) == (count, threads, [])
+
+
+CORES = ["core0", "core1", "core2", "core3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "workers", "needed"),
+    [
+        ([], None, (CORES, 1, 1)),
+        ([], 2, (CORES, 2, 1)),  # two threads each
+        (["train.threads=4"], None, (CORES, 4, 1)),
+        (["train.threads=3"], None, (CORES, 3, 1)),
+        ([], 8, (CORES, 1, 2)),  # two runs a core, as asked
+        (["train.threads=8"], None, (CORES, 4, 2)),
+        (["train.devices=2"], 2, (CORES, 2, 1)),
+    ],
+)
+def test_a_run_needs_a_core_for_each_thread(
+    words: list[str], workers: int | None, needed: tuple[list[str], int, int],
+    monkeypatch: pytest.MonkeyPatch, compose: Callable[..., Config],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    configs = [compose("data=digits", "train.device=cpu", f"seed={seed}", *words) for seed in range(8)]
+    assert plan_slots(configs, workers).places_of(configs[0]) == needed
+
+
+def test_slurm_shares_out_cores_itself(monkeypatch: pytest.MonkeyPatch, compose: Callable[..., Config]) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
+    assert plan_slots([compose("data=digits", "train.device=cpu")], None).cores == []
+
+
+def never() -> bool:
+    return False
+
+
+def test_who_waits_first_gets_the_next_places(tmp_path: Path) -> None:
+    first = hold_one(["core0"], 1, tmp_path)
+    assert first is not None
+    found: list[list[str] | None] = []
+
+    def early() -> None:
+        found.append(hold_in_turn(["core0", "core1"], 2, 1, seconds=60, stopped=never, folder=tmp_path))
+
+    def late() -> list[str] | None:
+        return hold_in_turn(["core0", "core1"], 1, 1, seconds=0, stopped=never, folder=tmp_path)
+
+    waiting = threading.Thread(target=early)
+    waiting.start()
+    while not stands_in_queue(tmp_path):
+        time.sleep(0.01)
+    assert late() is None  # though core1 is free
+    os.close(first[1])
+    waiting.join()
+    assert found == [["core0", "core1"]]
+    assert not stands_in_queue(tmp_path)
+
+
+def stands_in_queue(locks: Path) -> bool:
+    queues = [path.stem for path in locks.iterdir() if path.name.startswith("queue-")]
+    held = hold_one(queues, 1, locks)
+    if held is not None:
+        os.close(held[1])
+    return queues != [] and held is None
+
+
+def test_a_wait_for_a_place_ends_where_the_run_is_to_stop(tmp_path: Path) -> None:
+    assert hold_one(["core0"], 1, tmp_path) is not None
+    looks = iter([False, False, True])
+    assert hold_in_turn(["core0"], 1, 1, seconds=1000, stopped=lambda: next(looks), folder=tmp_path) is None
+    assert not stands_in_queue(tmp_path)
 
 
 def link_to_a_file(path: Path, outside: Path) -> None:
@@ -101,7 +175,7 @@ def test_locks_are_open_to_others_whatever_the_umask(tmp_path: Path) -> None:
 HOLDS = """
 import os, sys
 from pathlib import Path
-from hidden_subnet.sweep.gpus import hold_one
+from hidden_subnet.sweep.places import hold_one
 os.umask(0o077)
 print(hold_one(["a"], 1, Path(sys.argv[1])) is not None, flush=True)
 sys.stdin.read()
@@ -145,7 +219,7 @@ def as_a_closed_file(locks: Path) -> str:
     "planted", [in_a_folder_of_his_own, as_a_pipe, as_a_link_to_a_private_folder, as_a_closed_file]
 )
 def test_what_another_user_plants_in_place_of_the_locks_stops_no_third_one(planted: Callable[[Path], str]) -> None:
-    take = "import sys; from pathlib import Path; from hidden_subnet.sweep.gpus import hold_one; "
+    take = "import sys; from pathlib import Path; from hidden_subnet.sweep.places import hold_one; "
     take += "print(hold_one(['a'], 1, Path(sys.argv[1]))[0])"
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
