@@ -188,10 +188,10 @@ def test_a_search_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert validation(tmp_path / "whole") == validation(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("pruner", ["asha", "hyperband"])
-def test_a_pruned_trial_is_stopped_and_settled(pruner: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pruner", "launcher"), [("asha", "local"), ("hyperband", "local"), ("asha", "joblib")])
+def test_a_pruned_trial_is_stopped_and_settled(pruner: str, launcher: str, tmp_path: Path) -> None:
     search = [*STUDY, "method=dense", "train.epochs=150", "train.lr=choice(0.03,1e-9,1e-8,1e-7)"]
-    search += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.pruner={pruner}"]
+    search += ["hydra/sweeper/sampler=grid", f"hydra.sweeper.pruner={pruner}", f"hydra/launcher={launcher}"]
 
     def launched(*words: str) -> tuple[str, dict[str, str], list[str]]:
         said = launch(tmp_path, *search, *words)
@@ -200,7 +200,7 @@ def test_a_pruned_trial_is_stopped_and_settled(pruner: str, tmp_path: Path) -> N
         return said.stdout, runs, [trial.state.name for trial in trials_in(tmp_path)]
 
     said, runs, states = launched()
-    assert f"stopped: pruned by {pruner} after epoch " in said
+    assert re.search(rf"stopped(?: and saved)?: pruned by {pruner} after epoch \d+", said)
     stopped = [name for name, state in runs.items() if state == "stopped"]
     assert stopped
     assert sorted(runs.values()) == ["done"] * (4 - len(stopped)) + ["stopped"] * len(stopped)

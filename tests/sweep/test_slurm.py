@@ -63,6 +63,19 @@ def test_sweep(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Non
     assert [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()] == []
 
 
+def test_a_search_with_a_pruner(slurm: Cluster, tmp_path: Path) -> None:
+    search = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.pruner=asha", *ON_SLURM, *TINY[:2]]
+    search += ["tracker=none", "train.threads=1", "method=dense", "train.lr=choice(0.03,1e-9,1e-8)", "train.epochs=150"]
+    said = launch(slurm, tmp_path, *search)
+    assert said.returncode == 0, said.stdout + said.stderr
+    pruned = [run for run in read_runs(tmp_path / "runs") if run.state == "stopped"]
+    assert pruned
+    assert sorted(states(tmp_path).values()) == ["done"] * (3 - len(pruned)) + ["stopped"] * len(pruned)
+    assert all(rows(run.folder) < 151 for run in pruned)
+    assert f"best of 3 trials, {len(pruned)} of which were stopped" in said.stdout
+    assert "with train.lr=0.03\n" in said.stdout
+
+
 def test_detached_sweep_is_watched_by_the_same_command(slurm: Cluster, tmp_path: Path) -> None:
     sweep = ["prune_rate=0.1,0.3", *ON_SLURM, *LONG, "train.epochs=1200"]  # longer than the second command starts
     said = launch(slurm, tmp_path, *sweep, "hydra.launcher.detach=true")
