@@ -29,7 +29,6 @@ MODULES = {
 """Modules that reach files by names of their own."""
 LISTED = {
     "cli/assert_resumes.py": ("tempfile.TemporaryDirectory", "runs that are thrown away"),
-    "analysis/evaluate.py": ("is_file", "the checkpoint that the user names"),
     "analysis/export.py": ("torch.save", "a file in memory"),
     "analysis/load.py": ("is_file", "a file of masks that the user names"),
     "cli/evaluate.py": ("is_file", "the checkpoint that the user names"),
@@ -88,6 +87,8 @@ LISTED = {
     "trackers/__init__.py": ("open", "the function `open` of a TrackerEntry"),
     "trackers/entry.py": ("open", "the function `open` of a TrackerEntry"),
     "trackers/summary.py": ("open", "an image in memory"),
+    "training/finished.py": ("is_file", "the checkpoint that the user names"),
+    "training/given_mask.py": ("is_dir", "the run or file that the user names"),
     "training/acceleration.py": ("ctypes shutil", "the allocator of libc; whether there is a compiler"),
     "training/distributed.py": ("ctypes", "prctl"),
     "training/profiling.py": ("read_bytes tempfile.TemporaryDirectory", "a trace in a temporary folder"),

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from hidden_subnet.analysis.load import Which, config_to_measure, finished, load_into, require_its_weights
+from hidden_subnet.analysis.load import config_to_measure
 from hidden_subnet.config.own_parts import require_own_parts
 from hidden_subnet.config.settings import Device
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.models.from_config import weights_from_seed
 from hidden_subnet.store import files
-from hidden_subnet.store.files import CONFIG
 from hidden_subnet.training.devices import choose_device, deterministic, set_threads
 from hidden_subnet.training.experiment import Experiment, build_network, masked, open_images, resolve
+from hidden_subnet.training.finished import Which, checkpoint_of, finished, load_into, require_its_weights
 from hidden_subnet.training.result import metrics_in
 
 
@@ -51,7 +51,7 @@ def rebuilt(folder: Path, device: Device, root: str | None = None) -> Iterator[t
     _require_whole(result, folder)
     config = config_to_measure(folder)
     require_own_parts(config)  # its metrics too
-    config = replace(config, pretrained=None)  # pretrained weights are in the checkpoints
+    config = replace(config, pretrained=None, mask=None)  # pretrained weights and masks are in the checkpoints
     if root is not None:
         config = replace(config, data=replace(config.data, root=root))
     set_threads(result["environment"]["threads"], folder / files.RESULT)
@@ -128,15 +128,10 @@ def environment(experiment: Experiment, result: dict[str, Any]) -> str:
 
 def which_of(path: Path) -> tuple[Path, Which]:
     """Return run folder and name of the checkpoint `path`. Raises ConfigError for a file that is not in a run."""
-    name = path.stem
-    which: Which | None = None
-    if name in ("first", "best", "last"):
-        which = name  # type: ignore[assignment]
-    elif name.startswith("epoch_") and name[6:].isdigit():
-        which = int(name[6:])
-    if which is None or path.parent.name != "checkpoints" or not (path.parent.parent / CONFIG).is_file():
+    found = checkpoint_of(path)
+    if found is None:
         raise ConfigError(
             f"evaluate={path}: is not a checkpoint of a run; choose checkpoints/first.ckpt, best.ckpt, last.ckpt or "
             "epoch_<n>.ckpt in the folder of a run, as in: evaluate=runs/digits-conv2/checkpoints/last.ckpt"
         )
-    return path.absolute().parent.parent, which
+    return found

@@ -10,11 +10,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.analysis.load import Which, finished, load
+from hidden_subnet.analysis.load import load
 from hidden_subnet.config.registries import info_of
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.store import files, folders
 from hidden_subnet.store.files import load_config
+from hidden_subnet.training.finished import Which, finished
 
 PROGRAM, ONNX, SAFETENSORS = ".pt2", ".onnx", ".safetensors"
 OTHER_FORMATS = (".h5", ".npz", ".npy", ".tflite", ".json")

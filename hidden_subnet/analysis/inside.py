@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from hidden_subnet.analysis.load import Which, logits_of, masked_network, test_images
+from hidden_subnet.analysis.load import logits_of, masked_network, test_images
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks
 from hidden_subnet.store import files
 from hidden_subnet.store.find import run_folder
+from hidden_subnet.training.finished import Which
 
 
 @dataclass(frozen=True)

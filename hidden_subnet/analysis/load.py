@@ -3,31 +3,27 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.analysis import mask_file
-from hidden_subnet.analysis.mask_file import MaskFile
-from hidden_subnet.config.identity import digest, projection
 from hidden_subnet.config.own_parts import import_own_parts, require_own_parts
-from hidden_subnet.config.registries import DATA, MethodTraits
+from hidden_subnet.config.registries import DATA
 from hidden_subnet.config.settings import Config
 from hidden_subnet.masks.layers import cached_masks, masked_layers, remove_masks
-from hidden_subnet.masks.state import current_masks, load_trained, weights_digest
+from hidden_subnet.masks.state import current_masks, weights_digest
 from hidden_subnet.methods.apply import apply_method
 from hidden_subnet.methods.base import Method
-from hidden_subnet.models.from_config import has_stable_digest, random_network, weights_from_seed
-from hidden_subnet.store import checkpoints, files, folders
-from hidden_subnet.store.files import load_config
-from hidden_subnet.store.find import run_folder
+from hidden_subnet.models.from_config import random_network, weights_from_seed
+from hidden_subnet.store import files
+from hidden_subnet.training import mask_file
 from hidden_subnet.training.experiment import open_images, resolve
+from hidden_subnet.training.finished import Which, config_to_build, finished, load_into, require_its_weights
+from hidden_subnet.training.mask_file import MaskFile
 
 BATCH = 500
 """Images that go through the network at once."""
-Which = Literal["first", "best", "last"] | int
-"""A checkpoint by name, or by the number of an epoch that checkpoint.every kept."""
 
 
 def load(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = ()) -> nn.Module:
@@ -116,82 +112,6 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([network(batch) for batch in torch.split(images, BATCH)])
 
 
-def load_into(network: nn.Module, method: Method, folder: Path, result: dict[str, Any], which: Which) -> int:
-    """Load a checkpoint of the finished run in `folder` into its masked network, in place, and return its epoch.
-
-    Raises FileNotFoundError where there is none, and ValueError where it is damaged or of another network.
-    """
-    config = method.config
-    state = read_checkpoint(folder, which, config, method)
-    if state is None:
-        return 0
-    try:
-        load_trained(network, state["trained"])
-    except ValueError as error:
-        raise ValueError(f"{folder / 'checkpoints' / files.checkpoint_name(which)}: {error}") from None
-    method.on_evaluation(int(state["epoch"]))  # epochs may differ in prune rate, and so in their masks
-    stays = method.weights_stay() and not config.train.norm_affine
-    if not weights_from_seed(config) and stays and has_stable_digest(config):
-        require_its_weights(folder.name, result, weights_digest(network))
-    return int(state["epoch"])
-
-
-def require_its_weights(name: str, result: dict[str, Any], digest: str) -> None:
-    """Raise ValueError where `digest`, of the weights of a network, differs from that of the run or file `name`."""
-    if digest != result["weights_sha256"]:
-        raise ValueError(
-            f"torch {torch.__version__} draws other random weights from the seed than torch "
-            f"{result['environment']['torch']}, with which {name} was run (sha256 {digest[:12]}, and "
-            f"{result['weights_sha256'][:12]} then): load it with that version"
-        )
-
-
-def read_checkpoint(folder: Path, which: Which, config: Config, method: MethodTraits) -> dict[str, Any] | None:
-    """Return a checkpoint of the finished run in `folder`; None where nothing was trained and the seed is enough.
-
-    Raises FileNotFoundError where it does not exist, and ValueError for a damaged file, or for `best` of a run without
-    validation images.
-    """
-    if not method.is_trained():
-        if weights_from_seed(config) and not config.train.norm_batches and not method.changes_weights:
-            return None
-        which = "last"
-    if which == "best" and config.data.validation == 0:
-        raise ValueError(f"{folder.name} has no best epoch, since data.validation=0 held out no images; load 'last'")
-    path = folder / "checkpoints" / files.checkpoint_name(which)
-    if not folders.is_file(path):
-        kept = [name for name in files.kept_checkpoints(folder) if folders.is_file(folder / "checkpoints" / name)]
-        names = [name.removeprefix("epoch_").removesuffix(".ckpt") for name in kept]
-        missing = f"epoch {which}" if isinstance(which, int) else f"the name {which}"
-        raise FileNotFoundError(f"{folder.name} has no checkpoint of {missing}; it has {', '.join(names)}")
-    state = checkpoints.load(path)
-    checkpoints.require_own(path, state)
-    return state
-
-
-def config_to_build(folder: Path) -> Config:
-    """Return the config of a finished run.
-
-    Raises ConfigError where its own parts are not imported, or have changed since, and ValueError where the result is
-    of another run.
-    """
-    config = load_config(folder / files.CONFIG)
-    require_own_parts(config, metrics=False)
-    result = files.read_result(folder)
-    recorded = result.get("projection") if result is not None else None
-    if isinstance(recorded, dict) and _settings_id(recorded) != _settings_id(projection(config)):
-        raise ValueError(
-            f"{folder / files.CONFIG} and {files.RESULT} there are of two runs: another file was put there; restore "
-            "it, or run again with force=true"
-        )
-    return config
-
-
-def _settings_id(what: dict[str, Any]) -> str:
-    """Return the digest of a projection without the rules of its version, which a run keeps."""
-    return digest({**what, "schema": 0})
-
-
 def config_to_measure(folder: Path) -> Config:
     """Return the config of a run, to read its images again; where it knows them by name only, their names are enough.
 
@@ -233,13 +153,3 @@ def train_images(run: str | Path, *, use: str | Sequence[str] = ()) -> tuple[Ten
 def _whole(batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     images, labels = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
-
-
-def finished(run: str | Path) -> Path:
-    """Return the folder of a run, as `run_folder` finds it. Raises FileNotFoundError where that is not finished."""
-    folder = run_folder(run)
-    if not folders.is_file(folder / files.RESULT):
-        raise FileNotFoundError(
-            f"{folder} is not a finished run: it holds no {files.RESULT}; choose a folder in runs/ that holds one"
-        )
-    return folder

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from hidden_subnet.analysis.load import Which, logits_of, masked_network, test_images
+from hidden_subnet.analysis.load import logits_of, masked_network, test_images
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks, weights_digest
 from hidden_subnet.report.results import table_of
 from hidden_subnet.store.find import run_folder
+from hidden_subnet.training.finished import Which
 
 if TYPE_CHECKING:
     from pandas import DataFrame

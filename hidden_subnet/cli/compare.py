@@ -8,7 +8,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hidden_subnet.analysis.load import Which
 from hidden_subnet.analysis.overlap import ALL, Overlap, Pair, pairs
 from hidden_subnet.config.differences import flat, shown
 from hidden_subnet.config.program import PROGRAM
@@ -16,6 +15,7 @@ from hidden_subnet.errors import ConfigError
 from hidden_subnet.store import files
 from hidden_subnet.store.find import find_run
 from hidden_subnet.sweep.console import make_console, say
+from hidden_subnet.training.finished import Which
 
 MOST = len(ascii_uppercase)
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from hidden_subnet.analysis.export import ONNX, PROGRAM, SAFETENSORS
 from hidden_subnet.analysis.export import export as write
-from hidden_subnet.analysis.load import Which
 from hidden_subnet.config.registries import info_of
 from hidden_subnet.store.access import refuse_unwritable
 from hidden_subnet.store.files import CONFIG, load_config
 from hidden_subnet.store.find import find_run
+from hidden_subnet.training.finished import Which
 
 
 def export(out: Path, name: str, which: Which, to: Path | None) -> None:

@@ -218,6 +218,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--failed", action="store_true", help="delete only runs that failed or were lost, among the named ones or all"
     )
     rm.add_argument("--runs", action="store_true", help="delete also the sweep's runs that belong to no other sweep")
+    rm.add_argument(
+        "--parents", action="store_true", help="delete also runs that others start from (mask=, pretrained=)"
+    )
     controls = add(
         "controls",
         "test whether a run's accuracy comes from its mask: compare it with control runs; trains small networks",
@@ -242,6 +245,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     mask.add_argument("name", metavar="run", help=RUN)
     mask.add_argument("--to", type=Path, help="file to write (default: <which>.mask in the run's folder)")
+    mask.add_argument(
+        "--format",
+        choices=["mask", "safetensors"],
+        help="safetensors: boolean tensors by layer, for other programs (default: as --to ends, or mask)",
+    )
     export = add("export", "write a run's subnetwork: its weights, or a program", own, of_run)
     export.add_argument("name", metavar="run", help=RUN)
     export.add_argument("--to", type=Path, help="file to write (default: in the run's folder)")

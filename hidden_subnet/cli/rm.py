@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hidden_subnet.config.program import PROGRAM
-from hidden_subnet.errors import ConfigError
-from hidden_subnet.store import claims, folders, sweeps
+from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.store import claims, files, folders, sweeps
 from hidden_subnet.store.access import folders_written, refuse_unwritable
 from hidden_subnet.store.find import being_removed, find_run_or_sweep, output_folder, run_folders
 from hidden_subnet.store.liveness import LivenessProbe, settle
@@ -29,14 +29,16 @@ class Selection:
     sweeps: list[Path]
 
 
-def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool) -> None:
+def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool, parents: bool) -> None:
     """Delete the named runs and sweeps.
 
     yes: do not ask.
     failed: delete no sweep, and only runs that failed or were lost, among the named ones or, without names, all.
     runs: delete also the runs of the named sweeps that belong to no other sweep; otherwise only the sweep's own files.
+    parents: delete also runs from whose mask or weights other runs in `out` start.
 
-    Raises ConfigError, before anything is deleted, if one of them is being executed or is outside of `out`.
+    Raises ConfigError, before anything is deleted, if one of them is being executed, is outside of `out`, or is such a
+    parent of a run that stays.
     """
     if not names and not failed:
         raise ConfigError(f"name the runs or sweeps to delete, as in: {PROGRAM} rm digits-conv2")
@@ -54,6 +56,8 @@ def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool) 
     if not selected.runs and not selected.sweeps:
         print("nothing to delete")
         return
+    if not parents:
+        _refuse_parents(out, selected.runs)
     for run in selected.runs:
         refuse_unwritable(folders_written(run), out, "leave it out")
     refuse_unwritable(selected.sweeps, out, "leave it out")
@@ -70,7 +74,8 @@ def rm(out: Path, names: Sequence[str], *, yes: bool, failed: bool, runs: bool) 
         print(f"  {PROGRAM} rm --runs {shlex.quote(str(sweep))}")
     if not yes:
         if not sys.stdin.isatty():
-            words = shlex.join(["--yes", *["--failed"] * failed, *["--runs"] * runs, *names])
+            flags = ["--yes", *["--failed"] * failed, *["--runs"] * runs, *["--parents"] * parents]
+            words = shlex.join([*flags, *names])
             raise ConfigError(
                 "nothing is deleted: there is no terminal to ask on; to delete without a question, type: "
                 f"{PROGRAM} rm --out {shlex.quote(str(out))} {words}"
@@ -103,6 +108,36 @@ def _named(out: Path, names: Sequence[str], runs: bool) -> Selection:
             own = {run.name for run in sweeps.read(sweep).runs} - others
             selected.runs += [_inside(out / name, out, out) for name in sorted(own) if os.path.lexists(out / name)]
     return Selection(_unique(selected.runs), _unique(selected.sweeps))
+
+
+def _refuse_parents(out: Path, selected: Sequence[Path]) -> None:
+    """Raise ConfigError where a run that is to be deleted is one from whose mask or weights a run that stays starts."""
+    for other in run_folders(out):
+        if other in selected:
+            continue
+        for setting, path in _starts_from(other, selected):
+            for run in selected:
+                if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run)):
+                    words = [*PROGRAM.split(), "rm", "--parents", run.name]
+                    rule = f"{other.name} starts from it ({setting}=), and needs it to be run again; to delete it too"
+                    raise ConfigError(problem(f"nothing is deleted: {run.name}", rule, *words))
+
+
+def _starts_from(run: Path, parents: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return what names the mask and the weights from which a run starts, and their files; [] where it is unreadable.
+
+    parents: the only runs that matter.
+    """
+    settings = files.working(run) / files.CONFIG
+    try:
+        text = folders.read_text(settings)
+        if not any(parent.name in text for parent in parents):  # to read all settings takes longer
+            return []
+        config = files.load_config(settings)
+    except (OSError, ValueError):
+        return []
+    named = (("mask", config.mask), ("pretrained", config.pretrained))
+    return [(setting, path) for setting, path in named if path is not None]
 
 
 def _mentioned(sweep: Path) -> set[str]:

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from hidden_subnet.analysis.inside import Inside, look
-from hidden_subnet.analysis.load import Which
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.store import folders
 from hidden_subnet.store.access import refuse_unwritable
 from hidden_subnet.store.find import find_run
 from hidden_subnet.sweep.console import make_console, say
+from hidden_subnet.training.finished import Which
 
 FORMATS = (".png", ".svg", ".pdf")
 

@@ -88,6 +88,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _init(config)
     yield from _data(config)
     yield from _image_size(config.data, DATA[config.data.name].raw_info(config.data))
+    yield from _mask(config)
     yield from method_traits(config).problems(config)
     yield from _ramp(config)
     yield from _structure(config)
@@ -115,6 +116,18 @@ def _init(config: Config) -> Iterator[str]:
         yield problem(typed, "is that of the authors' code, where all layers have one rate", "init.scale=density")
     elif scale is Scale.reference and config.prune_rate == 0:
         yield problem(typed, f"divides by sqrt(prune_rate), which is 0 for prune_rate={config.prune_rate:g}", none)
+
+
+def _mask(config: Config) -> Iterator[str]:
+    name, method = config.method.name, method_traits(config)
+    if config.mask is None and config.mask_sha256 is None:
+        if method.has_given_mask:
+            rule = "has a mask that is given: that of a finished run, or of a file"
+            yield problem(f"method={name}", rule, f"method={name}", "mask=runs/digits-conv2", lead="as in")
+    elif not method.has_given_mask and not method.ranks_drawn_scores(config.method):
+        why = "finds its own mask" if method.masks else "masks nothing"
+        rule = f"method={name} {why}; to train under this one"
+        yield problem(f"mask={config.mask}", rule, "method=finetune")
 
 
 def _ramp(config: Config) -> Iterator[str]:

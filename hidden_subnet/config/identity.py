@@ -208,6 +208,8 @@ def _projected(config: Config, without: AbstractSet[str], *, defaults: bool) -> 
         what["data"]["found"] = what["data"].pop("found")  # last, behind what the user has set
     if "pretrained_sha256" in what:
         what["pretrained"] = what.pop("pretrained_sha256")
+    if "mask_sha256" in what:
+        what["mask"] = what.pop("mask_sha256")
     for name in without:
         group, _, key = name.partition(".")
         if key:
@@ -300,6 +302,8 @@ def _slug(config: Config, what: dict[str, Any], number: Callable[[float], str] =
     words += [config.method.name, config.init.name]
     if config.pretrained_sha256 is not None:
         words.append("pretrained")
+    if config.mask_sha256 is not None:
+        words.append("mask")
     if method_traits(config).prunes_by_rate(config.method):
         if config.pruning.name != "layerwise":
             words.append(config.pruning.name)

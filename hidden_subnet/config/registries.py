@@ -114,6 +114,8 @@ class MethodTraits:
     sqrt(fan_in)."""
     only_last_layer: ClassVar[bool] = False
     """True: only the last conv or linear layer is trained."""
+    has_given_mask: ClassVar[bool] = False
+    """True: its mask is that of mask=, which never changes; without a prune rate, and with the mask as its scores."""
     draws_in_steps: ClassVar[bool] = False
     """True: each step draws random numbers on the host, which a recorded step (train.cuda_graph) cannot."""
     prunes_in_rounds: ClassVar[bool] = False
@@ -130,6 +132,11 @@ class MethodTraits:
     def prunes_by_rate(cls, settings: Any) -> bool:
         """Return whether prune_rate says how many weights the method with these `settings` removes."""
         return cls.has_prune_rate
+
+    @classmethod
+    def ranks_drawn_scores(cls, settings: Any) -> bool:
+        """Return whether scores are drawn, learned and ranked, so that mask= can put the first ones in order."""
+        return cls.trains in ("scores", "both") and cls.score_stream is not None and cls.prunes_by_rate(settings)
 
     @classmethod
     def keeps_highest(cls, settings: Any) -> bool:

@@ -497,6 +497,12 @@ class Config:
     )
     pretrained_sha256: str | None = setting(None, id="if_changed")
     """Digest of the file, computed while the config is composed; a run whose file has another digest is refused."""
+    mask: str | None = setting(
+        None, id="never", help="a finished run, or a file of masks, to start from: method=finetune, fixed or edge_popup"
+    )
+    mask_sha256: str | None = setting(None, id="if_changed")
+    """Digest of what the masks keep, by layer, computed while the config is composed: a run and the file of its masks
+    have the same one. A run whose mask has another digest is refused."""
     evaluate: str | None = setting(
         None, id="never", help="a finished run, or one of its checkpoints: measure it again, train nothing"
     )

@@ -46,12 +46,9 @@ def npz(root: Path, *, file: str) -> ImageData:
         raise DataError(problem("data=npz", "needs a file", "data.file=images.npz"))
     path = Path(file).expanduser()
     try:
-        with open_regular(path) as opened:
-            _refuse_bomb(opened)
-            loaded = np.load(opened, allow_pickle=False)
-            found = {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {}
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        why = str(error.strerror or error) if isinstance(error, OSError) else reason(error)
+        found = read_arrays(path)
+    except (OSError, ValueError) as error:
+        why = str(error.strerror or error) if isinstance(error, OSError) else str(error)
         raise DataError(f"{path}: cannot be read ({why}); write it with numpy.savez, {_names()}") from error
     arrays = {part: _first(path, found, names) for part, names in PARTS.items()}
     more: dict[str, Any] = {name: tuple(found[name].ravel().tolist()) for name in ("mean", "std") if name in found}
@@ -62,6 +59,21 @@ def npz(root: Path, *, file: str) -> ImageData:
     for part in ("train_labels", "test_labels"):
         arrays[part] = arrays[part].ravel()
     return ImageData(**arrays, **more)
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of a file of numpy.savez by name; {} of one of numpy.save.
+
+    Raises OSError, and ValueError for a damaged file, one that unpacks to far more than its size, or one that holds
+    more than arrays, of which no code is run.
+    """
+    with open_regular(path) as opened:
+        try:
+            _refuse_bomb(opened)
+            loaded = np.load(opened, allow_pickle=False)
+            return {name: loaded[name] for name in loaded.files} if isinstance(loaded, np.lib.npyio.NpzFile) else {}
+        except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(reason(error)) from error
 
 
 def _refuse_bomb(file: BinaryIO) -> None:

@@ -243,6 +243,8 @@ def _mistakes(kind: type[Method]) -> Iterator[str]:
         yield "has_prune_rate must be False, since nothing is removed where masks=False"
     if not values["masks"] and values.get("trains") in ("scores", "both"):
         yield f"trains={values['trains']!r}: there are no scores where masks=False; choose weights or nothing"
+    if values["has_given_mask"] and (values["has_prune_rate"] or values["score_stream"] is not None):
+        yield "has_given_mask=True: needs has_prune_rate=False and score_stream=None, since its scores are the mask"
     if values["masks"] and values["only_last_layer"]:
         yield "only_last_layer=True: needs masks=False"
     for name, hook in vars(kind).items():

@@ -51,9 +51,12 @@ class WeightMatch:
         )
 
 
-def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+def read_weights(
+    path: Path, sha256: str | None = None, *, what: str = "weights", advice: str = OTHER
+) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint of ours, of a state_dict saved by torch.save, or of safetensors.
 
+    what, advice: what the file should hold, and what to give instead, in a line of error.
     No code in the file is run. The wrappers {"state_dict": ...} and {"model": ...} and DataParallel's prefix "module."
     are removed. Raises OSError where the file cannot be read, and ValueError where it is damaged or unsafe, holds no
     named tensor, or has another digest than `sha256`.
@@ -65,13 +68,13 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             f"{path} is another file than when the run was composed: its digest has changed; restore it, or give the "
             "command again"
         )
-    if _is_safetensors(content):
+    if is_safetensors(content):
         try:
-            return _unwrapped(safetensors.torch.load(content))
+            return unwrapped(safetensors.torch.load(content))
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is a damaged safetensors file ({error}); {OTHER}") from None
+            raise ValueError(f"{path} is a damaged safetensors file ({error}); {advice}") from None
     if not content.startswith((checkpoints.FRAMED, b"PK", b"\x80")):  # as torch.save begins a file, now or in the past
-        raise ValueError(f"{path} is not a file of weights, as torch.save writes them, or damaged; {OTHER}")
+        raise ValueError(f"{path} is not a file of {what}, as torch.save writes them, or damaged; {advice}")
     is_framed = content.startswith(checkpoints.FRAMED)
     try:
         found: Any = checkpoints.decode(content, path) if is_framed else checkpoints.unpickle(content, path)
@@ -79,7 +82,7 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         raise
     except Exception as error:  # torch.load may raise anything for bytes that it did not write
         why = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path} is not a file of weights, or damaged ({why}); {OTHER}") from None
+        raise ValueError(f"{path} is not a file of {what}, or damaged ({why}); {advice}") from None
     if is_framed or (isinstance(found, dict) and {"trained", checkpoints.SHA256} <= found.keys()):
         state = found if is_framed else checkpoints.verified(found, path, len(content))
         checkpoints.require_own(path, state)
@@ -94,29 +97,33 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             raise ValueError(f"{path}: {name} is a {kind} tensor; save plain ones, as in: {SAVE}")
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name; save them, as in: {SAVE}")
-    return _unwrapped(tensors)
+    return unwrapped(tensors)
 
 
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors without the prefix that DataParallel gives all names."""
     if all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
 
 
-def _is_safetensors(content: bytes) -> bool:
+def is_safetensors(content: bytes) -> bool:
     """Return whether a file begins as safetensors do: the length of a JSON text, 8 bytes, and the text."""
     return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8
 
 
 def match_weights(model: nn.Module, found: dict[str, Tensor]) -> WeightMatch:
-    """Match the tensors `found` with those of `model` by name; the model is not changed.
+    """Match the tensors `found` with those of `model`, as `match_tensors` does; the model is not changed."""
+    return match_tensors(dict(model.state_dict()), found)
+
+
+def match_tensors(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> WeightMatch:
+    """Match the tensors `found` with those that are `wanted` by name.
 
     A linear layer stored as a 1x1 convolution, as in the code of Ramanujan et al., matches. If no name matches, the
-    tensors are matched in their order, provided that those of the kinds that `model` has (weight, bias, ...) are equal
+    tensors are matched in their order, provided that those of the kinds that are wanted (weight, bias, ...) are equal
     in number and, one by one, in kind and shape.
     """
-    wanted = dict(model.state_dict())
     if not wanted.keys() & found.keys():
         kinds = {_kind(name) for name in wanted}
         ordered = {name: value for name, value in found.items() if _kind(name) in kinds}

@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from hidden_subnet.analysis.inside import Inside, LayerInside, look
-from hidden_subnet.analysis.load import Which
 from hidden_subnet.report.style import COLOURS, GREY, Style, settings_of
 from hidden_subnet.signals import interrupt_held
 from hidden_subnet.store import folders
+from hidden_subnet.training.finished import Which
 
 with interrupt_held():
     import matplotlib

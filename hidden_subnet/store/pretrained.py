@@ -1,4 +1,4 @@
-"""Find the file that `pretrained=` means and compute its digest, which is a part of the run's identity."""
+"""Find the file or run that `pretrained=` or `mask=` means; the digest of the weights is part of the run's id."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,14 @@ from hidden_subnet.store.files import CONFIG, LAST, RESULT
 from hidden_subnet.store.find import find_run, typed
 
 AS_IN = "pretrained=runs/digits-conv2"
+WHAT = {"pretrained": "weights", "mask": "masks"}
+"""The kind of file that a setting names."""
 
 
-def unreadable(name: str, error: OSError) -> str:
-    """Return the line on a file of weights that cannot be read."""
-    return problem(f"pretrained={name}", f"cannot be read ({error.strerror or error})", AS_IN, lead="as in")
+def unreadable(name: str, error: OSError, setting: str = "pretrained") -> str:
+    """Return the line on a file that cannot be read."""
+    rule = f"cannot be read ({error.strerror or error})"
+    return problem(f"{setting}={name}", rule, f"{setting}=runs/digits-conv2", lead="as in")
 
 
 def resolve_pretrained(config: Config) -> Config:
@@ -29,7 +32,9 @@ def resolve_pretrained(config: Config) -> Config:
             typed = f"pretrained_sha256={config.pretrained_sha256}"
             raise ConfigError(problem(typed, "name the file too", "pretrained=weights.pt", typed, lead="as in"))
         return config
-    path = _file(config.pretrained, Path(config.out))
+    path = file_or_run("pretrained", config.pretrained, Path(config.out))
+    if path.is_dir():
+        path = _last(config.pretrained, path)
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -40,26 +45,33 @@ def resolve_pretrained(config: Config) -> Config:
     return replace(config, pretrained=str(path), pretrained_sha256=digest)
 
 
-def _file(name: str, out: Path) -> Path:
-    """The file itself, or the last checkpoint of a finished run, named by its folder, its name or its id."""
-    path = Path(name).expanduser()
+def file_or_run(setting: str, name: str, out: Path) -> Path:
+    """Return the file of that name, or else the folder of a finished run, named by its folder, its name or its id.
+
+    setting: what names it. Raises ConfigError where there is neither.
+    """
+    path, as_in = Path(name).expanduser(), f"{setting}=runs/digits-conv2"
     if path.is_file():
         return path.absolute()
     if path.exists() and not (path / CONFIG).is_file():
-        rule = "is neither a file of weights nor the folder of a run"
-        raise ConfigError(problem(f"pretrained={name}", rule, AS_IN, lead="as in"))
+        rule = f"is neither a file of {WHAT[setting]} nor the folder of a run"
+        raise ConfigError(problem(f"{setting}={name}", rule, as_in, lead="as in"))
     if not path.exists() and not out.is_dir():
         raise ConfigError(
-            problem(f"pretrained={name}", "there is no such file, and no run of that name", AS_IN, lead="as in")
+            problem(f"{setting}={name}", "there is no such file, and no run of that name", as_in, lead="as in")
         )
     try:
         folder = typed(path) if path.exists() else find_run(out, name, "out=")
     except ConfigError as error:
-        raise ConfigError(f"pretrained={name}: there is no such file, and {error}") from None
+        raise ConfigError(f"{setting}={name}: there is no such file, and {error}") from None
     if not folders.is_file(folder / RESULT):
         rule = f"the run {folder.name} is not finished; give its command again, or for how far it is"
         words = [*PROGRAM.split(), "logs", str(folder)]
-        raise ConfigError(problem(f"pretrained={name}", rule, *words))
+        raise ConfigError(problem(f"{setting}={name}", rule, *words))
+    return folder
+
+
+def _last(name: str, folder: Path) -> Path:
     last = folder / "checkpoints" / LAST
     if not folders.is_file(last):
         rule = f"{folder.name} holds no checkpoint, as its method trains nothing; give another run or file"

@@ -40,11 +40,12 @@ from hidden_subnet.training.acceleration import refuse_bfloat16, refuse_compilat
 from hidden_subnet.training.batch_norm import layers_with_statistics
 from hidden_subnet.training.determinism import without_deterministic_kernel
 from hidden_subnet.training.devices import choose_device
+from hidden_subnet.training.given_mask import match_mask, read_mask
 from hidden_subnet.training.own_metrics import refuse_wrong_metrics
 
 
 def preflight(configs: list[Config]) -> None:
-    """Check devices, networks that are not ours, data (downloaded where missing), pretrained weights, output folders.
+    """Check devices, networks that are not ours, data (downloaded if missing), given weights and masks, output folders.
 
     Raises ConfigError or DataError where one of them cannot be had.
     """
@@ -64,6 +65,7 @@ def preflight(configs: list[Config]) -> None:
         if line := taken_from(name, Path(root)):
             print(line)
     _refuse_weights_that_do_not_fit(configs, infos)
+    _refuse_masks_that_do_not_fit(configs, infos)
     refuse_wrong_allocations(configs, infos)
     for out in outs:
         _make(out)
@@ -108,6 +110,18 @@ def _refuse_weights_that_do_not_fit(configs: list[Config], infos: list[DataInfo]
             raise ConfigError(unreadable(config.pretrained, error)) from None
         except ValueError as error:  # whose message begins with the path
             raise ConfigError(f"pretrained={error}") from None
+
+
+def _refuse_masks_that_do_not_fit(configs: list[Config], infos: list[DataInfo]) -> None:
+    for config, info in _distinct(configs, infos, [config.mask_sha256 for config in configs]):
+        if config.mask is None:
+            continue
+        try:
+            match_mask(masked_shapes(config.model, info), read_mask(Path(config.mask), config.mask_sha256))
+        except OSError as error:
+            raise ConfigError(unreadable(config.mask, error, "mask")) from None
+        except ValueError as error:  # whose message begins with the path
+            raise ConfigError(f"mask={error}") from None
 
 
 def refuse_wrong_allocations(configs: list[Config], infos: list[DataInfo]) -> None:

@@ -25,6 +25,7 @@ from hidden_subnet.training.acceleration import speed_up
 from hidden_subnet.training.batch_norm import recalibrate_batch_norm
 from hidden_subnet.training.devices import choose_device
 from hidden_subnet.training.distributed import SINGLE_PROCESS, ProcessGroup
+from hidden_subnet.training.given_mask import MaskMatch, give_mask, read_mask
 from hidden_subnet.training.metrics import Metrics, evaluate
 from hidden_subnet.training.own_metrics import measures
 
@@ -103,6 +104,8 @@ class Experiment:
     weights_sha256: str
     """Digest of the weights before training."""
     pretrained: WeightMatch | None = None
+    mask: MaskMatch | None = None
+    """Match with the layers of the mask of mask=; None without it."""
     group: ProcessGroup = SINGLE_PROCESS
     check_stop: Callable[[], None] = lambda: None
     """Called before each batch of an evaluation; raises InterruptedRun to stop there."""
@@ -162,8 +165,11 @@ def recalibrate(network: nn.Module, run: Resolved, images: TrainingImages) -> No
 def masked(
     built: BuiltNetwork, run: Resolved, folder: Path, loaders: Loaders, group: ProcessGroup = SINGLE_PROCESS
 ) -> Experiment:
-    """Mask `built.network` in place and return the experiment in its state before the first step."""
-    method = apply_method(built.network, run.config)
+    """Mask `built.network` in place, with the mask of mask=, and return the experiment as before the first step."""
+    method, config = apply_method(built.network, run.config), run.config
+    mask = None
+    if config.mask is not None:
+        mask = give_mask(built.network, method, read_mask(Path(config.mask), config.mask_sha256))
     return Experiment(
         run,
         folder,
@@ -175,5 +181,6 @@ def masked(
         built.parameters,
         built.weights_sha256,
         built.pretrained,
+        mask,
         group,
     )

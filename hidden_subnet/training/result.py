@@ -119,6 +119,7 @@ def run_result(
             if pretrained
             else {}
         ),
+        **({"mask": {"sha256": config.mask_sha256, **experiment.mask.record()}} if experiment.mask else {}),
         "seconds": seconds,
         "environment": {
             "host": socket.gethostname(),

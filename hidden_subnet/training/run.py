@@ -468,13 +468,17 @@ def _maybe_profiled(experiment: Experiment, callbacks: Callbacks) -> AbstractCon
 
 
 def _say_what_is_special(experiment: Experiment, callbacks: Callbacks, *, resumed: bool) -> None:
-    """Log lines about batch norm on several ranks, pretrained weights, and parameters that are not masked."""
+    """Log lines about batch norm on several ranks, given weights and masks, and parameters that are not masked."""
     config, group, network = experiment.config, experiment.group, experiment.network
     if group.size > 1 and layers_with_statistics(network):
         each = "over the whole batch" if config.train.sync_norm else f"over each rank's part of it, 1/{group.size}"
         callbacks.say(f"train.devices={group.size}: batch norm takes its statistics {each}")
     if experiment.pretrained and not resumed:
         callbacks.say(f"pretrained={config.pretrained}: {experiment.pretrained.summary()}")
+    if experiment.mask and not resumed:
+        callbacks.say(experiment.mask.summary())
+        if line := experiment.mask.other_weights(config, experiment.weights_sha256):
+            callbacks.say(line)
     layers, left = masked_layers(network), not_masked(network)
     if experiment.method.prunes_by_rate(config.method):
         shapes = {path: tuple(layer.weight.shape) for path, layer in layers}

@@ -26,6 +26,7 @@ from hidden_subnet.errors import ConfigError
 from hidden_subnet.store.former_code import on_former_code
 from hidden_subnet.store.pretrained import resolve_pretrained
 from hidden_subnet.trackers import check_trackers
+from hidden_subnet.training.given_mask import resolve_mask
 from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
 from hydra_plugins.hidden_subnet.hydra_settings import refuse_changed_in_job
@@ -50,7 +51,7 @@ def _checked(config: Config, seen: Seen) -> Config:
     config = with_found_images(with_own_code(config), seen)
     check(config)
     check_trackers(config)
-    config = with_trusted_names(resolve_pretrained(config), seen)
+    config = with_trusted_names(resolve_mask(resolve_pretrained(config)), seen)
     return on_former_code(config) if former_code else config
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 from helpers.image_folders import make_folder
+from helpers.runs import with_mask
 
 from hidden_subnet.config import checks
 from hidden_subnet.config.ranges import Bounded, contains, ranges_in
@@ -55,9 +56,10 @@ def corrected(words: list[str], line: str) -> list[str]:
 
 @pytest.mark.parametrize(("typed", "line"), LINES, ids=[typed for typed, _ in LINES])
 def test_broken_rule(compose: Compose, images: Path, typed: str, line: str) -> None:
-    words = typed.replace("IMAGES", str(images)).split()
-    assert refusal(compose, *words) == line
-    compose(*corrected(words, line))
+    mask = str(with_mask(compose()).mask)
+    words = typed.replace("IMAGES", str(images)).replace("MASK", mask).split()
+    assert refusal(compose, *words) == line.replace("MASK", mask)
+    compose(*(word.replace("runs/digits-conv2", mask) for word in corrected(words, line)))
 
 
 def test_every_rule_is_among_them(compose: Compose, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ VALUES = {
     "force": ["true"],
     "on_error": ["stop", "continue"],
     "pretrained": ["null", "nope.pt"],
+    "mask": ["null", "nope.mask"],
     "evaluate": ["null", "a/run"],
     "train.epoch": ["3"],
     "model": ["{name:fc,width:2}"],

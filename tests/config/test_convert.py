@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 from helpers.image_folders import make_folder
+from helpers.runs import with_mask
 from helpers.small_sets import save_kmnist, save_npz
 
 from hidden_subnet.config.convert import as_dict, from_dict, normalised, to_yaml
@@ -36,6 +37,8 @@ def test_every_option_composes_and_converts(compose: Compose, tmp_path: Path, gr
     needed = {"dnw": ["init=kaiming_normal"]}.get(option, ["data=cifar10"] if group == "model" else [])
     if (group, option) == ("data", "torchvision"):
         needed = ["data.dataset=KMNIST", f"data.root={save_kmnist(tmp_path)}"]
+    elif group == "method" and METHODS[option].has_given_mask:
+        needed = [f"mask={with_mask(compose()).mask}"]
     elif (group, option) == ("data", "npz"):
         needed = [f"data.file={save_npz(tmp_path / 'x.npz')}"]
     elif group == "data" and DATA[option].read is None:

@@ -71,6 +71,7 @@ def test_what_changes_no_result_changes_no_name() -> None:
             plan=True,
             on_error=OnError.stop,
             pretrained="weights.pt",
+            mask="runs/other",
             evaluate="run",
             data=replace(config.data, root="y", workers=5),
             train=train,
@@ -128,6 +129,6 @@ def test_the_random_runs_touch_every_setting_that_is_part_of_an_id() -> None:
         "pruning.ramp",
     }
     own |= {f"pruning.{each}" for each in ("structure", "m", "block", "indivisible", "rates")}
-    own |= {"model.activation", "init.attention_scale"}
+    own |= {"model.activation", "init.attention_scale", "mask_sha256"}
     assert {path for path in part_of_id if len({json.dumps(value(config, path)) for config in plain}) == 1} == own
     assert len({config["method"]["name"] for config in plain}) == 8  # a method that was added has no ids to keep

@@ -94,7 +94,7 @@ def test_wrong_names_and_types(compose_single: Compose, arguments: str, words: l
 @pytest.mark.parametrize("name", ["model", "data", "method", "tracker", "train", "seeds", *all_settings()])
 def test_what_a_setting_does_not_take_ends_in_what_to_type(compose: Compose, name: str) -> None:
     """Files are left to their own tests."""
-    if name.startswith("pretrained"):
+    if name.startswith(("pretrained", "mask")):
         return
     for value in WRONG:
         words = [f"{name}={value}"]
@@ -147,6 +147,12 @@ def test_one_wrong_value_in_a_list_stops_all(compose: Compose, arguments: str, w
             "pretrained=resnet18",
             ["no such file, and no run of that name; as in: pretrained=runs/digits-conv2"],
         ),
+        (
+            "method=finetune",
+            ["method=finetune: has a mask that is given", "; as in: method=finetune mask=runs/digits-conv2"],
+        ),
+        ("mask=x method=snip", ["mask=x: method=snip finds its own mask; ", "; type: method=finetune"]),
+        ("-m mask=nope seed=0,1", ["mask=nope: there is no such file, and no run of that name; as in: mask=runs/"]),
         ("hydra.verbose=2", ["hydra.verbose=2: has a value that Hydra does not take; for its settings, type: "]),
         ("out=${oc.env:NOT_SET_X}", ["NOT_SET_X is not set in the environment; as in: NOT_SET_X=... python"]),
         ("use=json", ["use=json: registers nothing; decorate what it defines, as in: @hidden_subnet.register_model"]),

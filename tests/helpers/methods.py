@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hidden_subnet.config.registries import METHODS, load_parts
 from hidden_subnet.config.settings import Config, Data, Init, Model, Pruning, Train
+from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.methods.apply import apply_method
 from hidden_subnet.methods.base import Batch, Method
 from hidden_subnet.models.inits import fill
@@ -33,15 +34,23 @@ def config_of(
         pruning=Pruning(name=pruning),
         method=METHODS[method].settings(**settings),
         prune_rate=prune_rate,
+        mask_sha256="0" * 64 if METHODS[method].has_given_mask else None,
     )
 
 
 def network_of(config: Config) -> tuple[nn.Module, Method]:
-    """Return the config's network for images of 16x16, at a sixteenth of its width, with its method applied."""
+    """Return the config's network for images of 16x16, at a sixteenth of its width, with its method applied.
+
+    Where a mask is to be given, it keeps every second weight.
+    """
     width = 1 / 4 if config.model.name == "lenet5" else 1 / 16  # which has 6 channels
     network = build(config.model.name, width, (1, 16, 16), 10)
     fill(network, config.init.name, "fan_in", 1.0, seed=0)
-    return network, apply_method(network, config)
+    method = apply_method(network, config)
+    if method.has_given_mask:
+        for _, layer in masked_layers(network):
+            layer.scores.detach().copy_((torch.arange(layer.scores.numel()) % 2).view(layer.scores.shape))
+    return network, method
 
 
 def trainer_of(network: nn.Module, method: Method, **train: Any) -> Trainer:

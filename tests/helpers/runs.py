@@ -1,15 +1,24 @@
 """Small runs on synthetic images: executed without a word, interrupted, and compared to the last bit."""
 
+import atexit
+import shutil
+import tempfile
 import zipfile
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
-from hidden_subnet.config.registries import METHODS, load_parts
+from hidden_subnet.config.registries import METHODS, info_of, load_parts
 from hidden_subnet.config.settings import Config, Data, Init, Model, Pruning, Train
+from hidden_subnet.models.from_config import masked_shapes
+from hidden_subnet.seeding import generator
 from hidden_subnet.store import checkpoints, files
 from hidden_subnet.sweep.execute import RunObserver, execute
+from hidden_subnet.training.given_mask import digest_of, resolve_mask
 
 load_parts()
 
@@ -18,8 +27,11 @@ TIMES = ("seconds", "images_per_second")
 
 
 def small(out: Path, method: str = "edge_popup", **train: Any) -> Config:
-    """conv2 at an eighth of its width, 3 epochs of 5 batches (461 images, of which the last batch has 61)."""
-    return Config(
+    """conv2 at an eighth of its width, 3 epochs of 5 batches (461 images, of which the last batch has 61).
+
+    A method whose mask is given has that of `with_mask`.
+    """
+    config = Config(
         model=Model(name="conv2", width=0.125),
         init=Init(name="signed_constant"),
         data=Data(name="synthetic", crop=1, flip=True),
@@ -28,6 +40,24 @@ def small(out: Path, method: str = "edge_popup", **train: Any) -> Config:
         train=Train(**{"epochs": 3, "batch_size": 100, "lr": 0.1, **train}),
         out=str(out),
     )
+    return with_mask(config) if METHODS[method].has_given_mask else config
+
+
+@cache
+def _folder_of_masks() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="hidden_subnet-masks-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def with_mask(config: Config, kept: float = 0.5) -> Config:
+    """Return the config with a mask, a file, that keeps about the fraction `kept` of each layer; always the same."""
+    shapes = masked_shapes(config.model, info_of(config.data))
+    masks = {path: torch.rand(shape, generator=generator(0, path)) < kept for path, shape in shapes.items()}
+    path = _folder_of_masks() / f"{digest_of(masks)}.safetensors"
+    if not path.exists():
+        safetensors.torch.save_file(masks, path)
+    return resolve_mask(replace(config, mask=str(path), mask_sha256=None))
 
 
 def rows_without_times(folder: Path) -> list[dict[str, float]]:

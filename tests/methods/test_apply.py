@@ -49,7 +49,7 @@ def test_every_method_and_pruning_runs_and_moves_what_it_may(
         "dnw": scores,
         "warmup_then_prune": weights,
         "last_layer": {list(before)[-1]},
-        **dict.fromkeys(("magnitude", "snip", "grasp", "synflow"), weights),
+        **dict.fromkeys(("finetune", "magnitude", "snip", "grasp", "synflow"), weights),
     }
     by_trait = {"scores": scores, "weights": set(before), "both": scores | weights, "nothing": set[str]()}
     moves = known.get(method_name, by_trait[METHODS[method_name].trains])  # also of a method that was added
@@ -98,7 +98,9 @@ def test_every_model_and_init_runs_one_batch(model: str, method_name: str, init:
 
 
 @pytest.mark.parametrize("pruning", ALLOCATIONS)
-@pytest.mark.parametrize("method_name", [name for name in METHODS if name not in ("random", "sampled")])
+@pytest.mark.parametrize(
+    "method_name", [name for name, kind in METHODS.items() if kind.is_trained() and name != "sampled"]
+)
 def test_a_step_never_reads_from_the_device(method_name: str, pruning: str) -> None:
     """Tensors on torch's meta device have no values: whatever waits for one (item, nonzero, a branch) raises."""
     network = build("conv2", 0.25, (1, 8, 8), 10).to("meta")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from helpers.runs import QUIET, assert_same_run, interrupt, small, trained
+from helpers.runs import QUIET, assert_same_run, interrupt, small, trained, with_mask
 from torch import Tensor, nn
 
 import hidden_subnet
@@ -73,6 +73,8 @@ MAKE: dict[str, Callable[[Path], Config]] = {
     "signed": lambda out: small(out, "signed"),
     "iterand": lambda out: replace(small(out, "iterand"), method=IterandSettings(every=4, fraction=0.5)),
     "gem_miner": lambda out: replace(small(out, "gem_miner"), pruning=Pruning(name="global"), prune_rate=0.9),
+    "finetune": lambda out: small(out, "finetune", lr=0.03),
+    "masked_iterand": lambda out: with_mask(replace(small(out, "iterand"), method=IterandSettings(every=4))),
     "snip": lambda out: small(out, "snip", lr=0.03),
     "synflow": lambda out: replace(small(out, "synflow", lr=0.03), method=SynflowSettings(rounds=5)),
     "magnitude": lambda out: replace(small(out, "magnitude", lr=0.03), method=MagnitudeSettings(weight_epochs=1)),
@@ -184,6 +186,8 @@ def test_what_is_trained_is_saved_and_the_rest_comes_from_the_seed(undisturbed: 
         "signed": {"scores"},
         "iterand": {"scores", "weight"},
         "gem_miner": {"scores"},
+        "finetune": {"scores", "weight"},
+        "masked_iterand": {"scores", "weight"},
         "snip": {"scores", "weight"},
         "synflow": {"scores", "weight"},
         "magnitude": {"scores", "weight"},

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.color_images import accuracy, color_batch, synthetic_data
 from helpers.methods import config_of, trainer_of
-from helpers.runs import QUIET, assert_same_run, interrupt, small
+from helpers.runs import QUIET, assert_same_run, interrupt, small, with_mask
 from torch import nn
 
 import hidden_subnet
@@ -141,7 +141,8 @@ def test_dense_ends_do_not_count_for_the_prune_rate(tmp_path: Path, first: str, 
 def with_norm(out: Path, method: str = "edge_popup", **settings: Any) -> Config:
     config = small(out, method, **{"epochs": 2, "batch_size": 24, "norm_batches": 3, **settings})
     init = Init(name="kaiming_normal") if method == "dnw" else config.init
-    return replace(config, model=Model(name="cifar_resnet18", width=1 / 16), init=init)
+    config = replace(config, model=Model(name="cifar_resnet18", width=1 / 16), init=init)
+    return with_mask(config) if METHODS[method].has_given_mask else config
 
 
 @pytest.mark.usefixtures("few")
@@ -156,7 +157,7 @@ def with_norm(out: Path, method: str = "edge_popup", **settings: Any) -> Config:
 def test_recalibrated_statistics_are_the_same_bits_when_resumed_and_loaded(tmp_path: Path, method: str) -> None:
     whole = execute(with_norm(tmp_path / "whole", method), QUIET)
     assert whole.result is not None, whole.message
-    if method != "random":
+    if METHODS[method].is_trained():
         config = with_norm(tmp_path / "broken", method)
         for steps in (2, 2):  # of 3 an epoch
             interrupt(config, steps)

@@ -304,6 +304,7 @@ def test_results_has_a_row_a_run(tmp_path: Path) -> None:
         "fraction": "1.0",
         "ramp_epochs": "0",
         "pretrained": "none",
+        "mask": "none",
         "precision": "fp32",
         "chance": "0.1",
         "unpruned_top1": "0.125",

@@ -41,7 +41,7 @@ def test_as_many_as_are_worth_it(speeds: list[float | None], chosen: int, asked:
     assert measured == [speed for speed in speeds[:asked] if speed is not None]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "random"])
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.is_trained()])
 def test_steps_of_every_method_are_measured(method: str, tmp_path: Path) -> None:
     waits: list[int] = []
     assert steps_per_second(small(tmp_path, method, batch_size=8), 0.01, lambda: waits.append(1)) > 0

@@ -13,7 +13,6 @@ from helpers.methods import config_of, network_of, take_step, trainer_of
 from helpers.runs import QUIET, small
 
 import hidden_subnet
-from hidden_subnet.analysis import mask_file
 from hidden_subnet.cli.main import main
 from hidden_subnet.config.registries import METHODS
 from hidden_subnet.config.settings import Config, Library, Model, Norm
@@ -23,6 +22,7 @@ from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.methods.sampled import Evaluation
 from hidden_subnet.store import checkpoints, files
 from hidden_subnet.sweep.execute import execute
+from hidden_subnet.training import mask_file
 
 RESULT = {"weights_sha256": "0" * 64, "environment": {"torch": "2.14"}, "projection": {"schema": 3}}
 

@@ -6,6 +6,7 @@ the place of the scores, these numbers give the masks again, by the rule of the 
 the seed gives them; tensors that it does not give are, such as batch norm's statistics.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from hidden_subnet.masks.coding import decode, encode
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks, load_trained, scores_state, trained_state
 from hidden_subnet.methods.base import Method
-from hidden_subnet.models.from_config import bare_network
+from hidden_subnet.models.from_config import bare_network, masked_shapes
 from hidden_subnet.store import checkpoints, folders
 
 SUFFIX = ".mask"
@@ -80,6 +81,7 @@ def write(
     found = _levels(network, method, epoch)
     settings = {name: value for name, value in as_dict(config).items() if name not in OF_THE_PLACE}
     settings["data"].pop("root", None)
+    settings["mask"] = None  # a path of this machine; its digest stays
     code, sizes = _encoded(found)
     scores = scores_state(network)
     state = {
@@ -149,6 +151,22 @@ def put_into(network: nn.Module, method: Method, file: MaskFile) -> None:
     except ValueError as error:
         raise ValueError(f"{file.path} is damaged: {error}") from None
     _put(network, method, levels, file.epoch)
+
+
+def masks_of(file: MaskFile) -> dict[str, Tensor]:
+    """Return the boolean mask of each layer of a file, (out, in, *kernel), without drawing the weights of its network.
+
+    Raises ValueError where it is damaged, or of another network than its settings make.
+    """
+    refuse_huge(file)
+    shapes = masked_shapes(file.config.model, info_of(file.config.data))
+    if [(path, math.prod(shape)) for path, shape in shapes.items()] != [(path, size) for path, size, _ in file.layers]:
+        raise ValueError(f"{file.path} is damaged: its masks are of another network than its settings make")
+    try:
+        levels = _decoded(file.code, file.layers)
+    except ValueError as error:
+        raise ValueError(f"{file.path} is damaged: {error}") from None
+    return {path: torch.from_numpy(levels[path] != 0).view(shape) for path, shape in shapes.items()}
 
 
 def _levels(network: nn.Module, method: Method, epoch: int) -> Levels:

@@ -1,0 +1,36 @@
+"""Weights trained under a mask that is given by mask=: from the random ones, or from those of pretrained= (rewinding).
+
+From the random weights under which the mask was found it is the lottery-ticket experiment (Frankle and Carbin 2019).
+"""
+
+from dataclasses import dataclass
+
+from hidden_subnet.config.registries import METHODS, register
+from hidden_subnet.config.settings import MethodSettings, setting
+from hidden_subnet.masks.layers import ScoreRule
+from hidden_subnet.masks.selection import LayerSelection
+from hidden_subnet.methods.base import Method
+from hidden_subnet.methods.fixed import GivenMaskRule
+
+
+@dataclass(kw_only=True, slots=True)
+class FinetuneSettings(MethodSettings):
+    """The settings of `finetune`: only its name."""
+
+    name: str = setting("finetune", id="always")
+
+
+@register(METHODS, "finetune")
+class Finetune(Method):
+    """Trains the weights under a mask that is given."""
+
+    settings = FinetuneSettings
+    trains = "weights"
+    has_prune_rate = False
+    has_given_mask = True
+    score_stream = None
+    changes_weights = True  # the scores, so that a checkpoint has the mask, and needs not where it came from
+
+    def rule(self, selection: LayerSelection, path: str) -> ScoreRule:
+        """Return a GivenMaskRule; `selection`, which keeps all weights, is not used."""
+        return GivenMaskRule()
