@@ -128,8 +128,8 @@ def _starts_from(run: Path, parents: Sequence[Path]) -> list[tuple[str, str]]:
 
     parents: the only runs that matter.
     """
-    settings = files.working(run) / files.CONFIG
     try:
+        settings = files.working(run) / files.CONFIG
         text = folders.read_text(settings)
         if not any(parent.name in text for parent in parents):  # to read all settings takes longer
             return []
