@@ -198,7 +198,9 @@ def _of_run(folder: Path, which: Which) -> GivenMask:
     network = bare_network(config.model, info_of(config.data), 0)
     method = apply_method(network, config)
     load_into(network, method, folder, result, which)
-    return GivenMask(folder.name, folder, current_masks(network), result["projection"], result["weights_sha256"])
+    return GivenMask(
+        folder.name, folder, current_masks(network), result.get("projection"), result.get("weights_sha256")
+    )
 
 
 def _of_others(path: Path) -> GivenMask:
