@@ -23,6 +23,7 @@ from hidden_subnet.config.own_parts import takes_former_code, with_own_code
 from hidden_subnet.config.settings import Config
 from hidden_subnet.data.found_images import Seen, with_found_images, with_trusted_names
 from hidden_subnet.errors import ConfigError
+from hidden_subnet.models.published_weights import with_published_weights
 from hidden_subnet.store.former_code import on_former_code
 from hidden_subnet.store.pretrained import resolve_pretrained
 from hidden_subnet.trackers import check_trackers
@@ -51,7 +52,7 @@ def _checked(config: Config, seen: Seen) -> Config:
     config = with_found_images(with_own_code(config), seen)
     check(config)
     check_trackers(config)
-    config = with_trusted_names(resolve_mask(resolve_pretrained(config)), seen)
+    config = with_trusted_names(resolve_mask(resolve_pretrained(with_published_weights(config))), seen)
     return on_former_code(config) if former_code else config
 
 
