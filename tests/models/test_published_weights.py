@@ -1,4 +1,4 @@
-"""pretrained= by the names of torchvision's weights; their files are made here, since nothing is loaded from the net."""
+"""pretrained= by the names of torchvision's weights; their files are made here, nothing is loaded from the net."""
 
 from collections.abc import Callable
 from pathlib import Path
