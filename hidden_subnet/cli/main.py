@@ -209,6 +209,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--method", choices=["grid", "random", "bayes"], default="grid", help="how W&B chooses points (default: grid)"
     )
     wandb_sweep.add_argument("--to", type=Path, help="file to write (default: wandb-<preset>.yaml)")
+    dashboard = add("dashboard", "make or update a workspace of the project on W&B: charts of all its runs")
+    dashboard.add_argument("--project", help="default: where the runs in the folder are, or hidden_subnet")
+    dashboard.add_argument("--entity", help="default: where the runs in the folder are, or the account of the key")
     rm = add("rm", "delete runs and sweeps, after a question")
     rm.add_argument(
         "names", nargs="*", metavar="run or sweep", help="of a sweep only its list of runs is deleted; see --runs"
@@ -305,6 +308,8 @@ def call(arguments: argparse.Namespace) -> int:
                 from hidden_subnet.cli.sync import sync as command
             case "wandb-sweep":
                 from hidden_subnet.cli.wandb_sweep import wandb_sweep as command
+            case "dashboard":
+                from hidden_subnet.cli.dashboard import dashboard as command
             case "rm":
                 from hidden_subnet.cli.rm import rm as command
             case "controls":

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hidden_subnet.cli.time_left import TimeLeft
+from hidden_subnet.config.program import rank_in_environment
 from hidden_subnet.config.registries import method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.signals import stop_signals
@@ -15,10 +16,10 @@ from hidden_subnet.sweep.console import make_console, say
 from hidden_subnet.sweep.execute import EXIT_CODES, LaunchInfo, Outcome, RunObserver, execute
 from hidden_subnet.sweep.in_vain import in_vain
 from hidden_subnet.sweep.preflight import preflight
-from hidden_subnet.trackers import last_lines, open_trackers
+from hidden_subnet.trackers import first_lines, last_lines, open_trackers
 from hidden_subnet.trackers.sent import how_to_send
 from hidden_subnet.trackers.sync import replay
-from hidden_subnet.trackers.wandb_environment import agent_run_id, is_tracked, notices
+from hidden_subnet.trackers.wandb_environment import agent_run_id, is_tracked
 from hidden_subnet.trackers.wandb_tracker import STOPPED
 from hidden_subnet.training.callbacks import Row
 from hidden_subnet.training.devices import choose_device, require_devices
@@ -39,7 +40,8 @@ def run_single(config: Config, sweep: str | None = None) -> int:
         if not is_one_of_several():  # otherwise each may see its own devices only
             require_devices(choose_device(config.train.device), config.train.devices)
             say_if_busy([config], console)
-    notes = notices(config, sweep=False) if sweep is None else []
+    starts = config.force or agent_run_id() or not files.is_done(files.folder_of(config))
+    notes = first_lines(config, sweep=False) if sweep is None and starts and rank_in_environment()[0] == 0 else []
     for line in [*notes, *in_vain([config], [files.folder_of(config)])]:
         say(console, line)
     bar = Progress(

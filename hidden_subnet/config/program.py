@@ -27,6 +27,7 @@ COMMANDS = (
     "report",
     "sync",
     "wandb-sweep",
+    "dashboard",
     "rm",
     "controls",
     "show",

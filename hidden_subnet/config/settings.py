@@ -451,6 +451,10 @@ class Tracker:
         help="file of a finished run that W&B keeps: none, mask (small) or best (checkpoint)",
     )
     """Unless none, W&B also keeps figure, results.csv and tables of a sweep."""
+    paths: bool = setting(
+        False, id="never", help="W&B also gets the host's name, the program's path and absolute paths of settings"
+    )
+    alerts: bool = setting(False, id="never", help="W&B sends its user an alert when a run fails, or has collapsed")
 
     @property
     def enabled(self) -> list[str]:

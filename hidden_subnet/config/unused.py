@@ -10,7 +10,7 @@ from hidden_subnet.config.settings import Config, Structure, Train
 # As identity.UNUSED, of settings that are never part of the id.
 NEVER_IN_ID: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
     (
-        ("tracker.project", "tracker.entity", "tracker.mode", "tracker.tags", "tracker.artifacts"),
+        tuple(f"tracker.{name}" for name in ("project", "entity", "mode", "tags", "artifacts", "paths", "alerts")),
         lambda c: "wandb" not in c.tracker.enabled,
         "no metrics are sent to W&B (tracker=wandb)",
     ),

@@ -1,6 +1,5 @@
 """The page of a sweep: one HTML file, with everything in it, that opens from disk without a network (page.html)."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,12 +13,10 @@ from hidden_subnet.report.results import completed
 from hidden_subnet.report.table import fixed, mean, summarise
 from hidden_subnet.store import files, folders
 from hidden_subnet.store.read import STATES, Run, dig, number
-from hidden_subnet.store.redact import without_keys
+from hidden_subnet.store.redact import without_folders, without_keys
 
 UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 SPLITS = ("train", "validation", "test")
-PATH = re.compile(r"(?<=[\"'])[~/][^\"'\n]*/(?=[^\"'/\n]*[\"'])|(?<![\w./:…])(?:~|\.\.?)?/(?:[^\s/'\",:;=()\[\]]+/)+")
-"""The folders of a path: an absolute one, or one from the home or the working directory; not those of an address."""
 
 
 def page(
@@ -41,7 +38,7 @@ def page(
 
     def told(text: str) -> str:
         text = without_keys(text)
-        return text if paths else PATH.sub("…/", text)
+        return text if paths else without_folders(text)
 
     lines = summarise(runs)
     settings = _differing(runs)

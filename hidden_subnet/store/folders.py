@@ -342,6 +342,17 @@ def remove_empty(path: Path) -> None:
         os.rmdir(name, dir_fd=folder)
 
 
+def remove_empty_folders(path: Path, root: Path | None = None) -> None:
+    """Remove the folders in a folder that hold no file, and itself if it holds none; nothing happens if it is none."""
+    with suppress(OSError):
+        with _walked(path, root) as walk:
+            for folder, _, inner, _ in walk:
+                for name in inner:
+                    with suppress(OSError):  # not empty
+                        os.rmdir(name, dir_fd=folder)
+        remove_empty(path)
+
+
 def size(path: Path, root: Path) -> int:
     """Bytes in all files of a folder, links not followed."""
     with _walked(path, root) as walk:

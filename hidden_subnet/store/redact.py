@@ -39,6 +39,11 @@ _STARTS = re.compile(r"^.?\s*(?:\w+ *\+=|[+.])?\s*[a-zA-Z]{0,2}['\"]|^.?\s*[A-Za
 _BETWEEN = re.compile(r"['\"]\s*(?:\w+ *\+=|[+.])?\s*[a-zA-Z]{0,2}['\"]")
 """Text between two strings that are one: quotes, a plus, `key +=`."""
 
+_FOLDERS = re.compile(
+    r"(?<=[\"'])[~/][^\"'\n]*/(?=[^\"'/\n]*[\"'])|(?<![\w./:…])(?:~|\.\.?)?/(?:[^\s/'\",:;=()\[\]]+/)+"
+)
+"""The folders of a path: an absolute one, or one from the home or the working directory; not those of an address."""
+
 LEFT_OUT = "[a line that looks like a secret is left out]"
 
 
@@ -49,6 +54,11 @@ KEY_LEFT_OUT = "[a key is left out]"
 def without_keys(text: str) -> str:
     """Replace the keys of known services in an error, a traceback or a message by a note; the rest stays as it is."""
     return KEYS.sub(KEY_LEFT_OUT, _KEY_BLOCK.sub(KEY_LEFT_OUT, text))
+
+
+def without_folders(text: str) -> str:
+    """Replace the folders of each path in a text: /home/me/nets/net.py becomes …/net.py."""
+    return _FOLDERS.sub("…/", text)
 
 
 def redacted(diff: str) -> str:

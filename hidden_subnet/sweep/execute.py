@@ -211,8 +211,8 @@ def _execute(
 
     try:
         logged = files.count_rows(attempt.folder)
-        trackers += open_trackers(config, folder, launch.sweep, say)
         _write_provenance(config, attempt, launch)
+        trackers += open_trackers(config, folder, launch.sweep, say)
         result = run(config, attempt.folder, Callbacks(on_row, observer.on_step, should_stop, say), met)
     except InterruptedRun as reason:
         for tracker in trackers:

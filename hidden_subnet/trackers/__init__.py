@@ -13,12 +13,12 @@ from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.trackers.background import PATIENCE, InBackground, Patience
 from hidden_subnet.trackers.entry import TrackerEntry
-from hidden_subnet.trackers.wandb_environment import check_variables
+from hidden_subnet.trackers.wandb_environment import check_variables, notices
 
 if TYPE_CHECKING:
     from hidden_subnet.sweep.execute import Tracker
 
-__all__ = ["TrackerEntry", "check_trackers", "last_lines", "open_trackers"]
+__all__ = ["TrackerEntry", "check_trackers", "first_lines", "last_lines", "open_trackers"]
 
 import_files(__name__, __path__)
 
@@ -31,6 +31,15 @@ def check_trackers(config: Config) -> None:
             raise ConfigError(problem(f"tracker.to.{name}", rule, "tracker=wandb", lead="as in"))
     if "wandb" in config.tracker.enabled:
         check_variables()
+
+
+def first_lines(config: Config, *, sweep: bool) -> list[str]:
+    """Return what the enabled trackers have to say to the user before a run or a sweep starts.
+
+    config: that of any of the runs. sweep: whether several are started.
+    """
+    lines = [TRACKERS[name].at_the_start(config) for name in config.tracker.enabled]
+    return [*notices(config, sweep=sweep), *(line for line in lines if line)]
 
 
 def last_lines(config: Config) -> list[str]:

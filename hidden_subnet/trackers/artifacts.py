@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hidden_subnet.config.convert import to_yaml
 from hidden_subnet.config.settings import Artifacts, Config
 from hidden_subnet.store import files, folders
 from hidden_subnet.store.read import Run
 from hidden_subnet.trackers import sent
+from hidden_subnet.trackers.places import run_without_places, without_paths, without_places
 
 SECONDS = 60.0
 """That sending them may take at the end of a run or sweep, and a second more for each MEGABYTE of the checkpoint."""
@@ -52,8 +54,12 @@ def of_run(config: Config, folder: Path) -> Kept | None:
     if config.tracker.artifacts is Artifacts.best:
         if not folders.is_file(_checkpoint(folder)):
             raise ValueError("the run has no best checkpoint: data.validation=0, or nothing is trained")
-        paths = [folder / files.CONFIG, folder / files.RESULT, _checkpoint(folder)]
-        kept = {str(path.relative_to(folder)): path for path in paths}
+        kept = {name: folder / name for name in (files.CONFIG, files.RESULT)}
+        if not config.tracker.paths:
+            kept = {name: folder / "wandb" / f"{sent.run_id(folder)}.{name}" for name in kept}
+            folders.write_atomically(kept[files.CONFIG], to_yaml(without_paths(files.portable(config))).encode())
+            files.write_json(kept[files.RESULT], without_places(files.read_result(folder) or {}))
+        kept[f"checkpoints/{files.BEST}"] = _checkpoint(folder)
         return Kept(name, "checkpoint", 'model = hidden_subnet.load(<the folder of these files>, "best")', kept)
     return None
 
@@ -70,6 +76,8 @@ def of_sweep(config: Config, sweep: str, folder: Path, runs: Sequence[Run], figu
     from hidden_subnet.report.results import write_results
 
     where = folder / "wandb"
+    if not config.tracker.paths:
+        runs = [run_without_places(run) for run in runs]
     written = [write_results(folder, where, runs)]
     written += write_tables(runs, where / "table", metric=METRICS[config.report.metric.name])
     for figure in figures:

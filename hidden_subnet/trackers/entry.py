@@ -25,5 +25,7 @@ class TrackerEntry:
     """False: its own settings or environment turn it off."""
     files_seconds: Callable[[Config, Path], float] = lambda config, folder: 0.0
     """(config, run folder) -> seconds that it may take to send files of a finished run; must not raise."""
+    at_the_start: Callable[[Config], str] = lambda config: ""
+    """(config of any of the runs) -> a line for the user before a run or a sweep starts, or ""."""
     at_the_end: Callable[[str], str] = lambda out: ""
     """(folder of the runs) -> a line for the user after a run or a sweep, or ""."""

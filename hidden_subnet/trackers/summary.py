@@ -18,9 +18,11 @@ from hidden_subnet.report.table import Line, summarise
 from hidden_subnet.store import folders
 from hidden_subnet.store.files import write_json
 from hidden_subnet.store.read import Run
+from hidden_subnet.store.redact import without_folders
 from hidden_subnet.trackers import artifacts, sent
 from hidden_subnet.trackers.artifacts import Kept
 from hidden_subnet.trackers.background import PATIENCE, Background, Patience
+from hidden_subnet.trackers.places import run_without_places, without_paths
 from hidden_subnet.trackers.wandb_environment import init_arguments, is_tracked
 from hidden_subnet.trackers.wandb_tracker import Session, prepare
 
@@ -61,8 +63,10 @@ def report_sweep(
         return False
     if not runs or any(run.state not in ENDED for run in runs):
         return False
-    lines = summarise(runs)
-    tables = {"runs": run_table(runs), "aggregate": aggregate(lines)}
+    lines, paths = summarise(runs), config.tracker.paths
+    tables = {"runs": run_table(runs if paths else [run_without_places(run) for run in runs])}
+    columns, cells = aggregate(lines)
+    tables["aggregate"] = columns, cells if paths else without_paths(cells)
     state, arguments = read_state(folder), _arguments(config, sweep, runs)
     if again and "group" in state:
         arguments["group"] = state["group"]
@@ -78,10 +82,11 @@ def report_sweep(
         warn(f"the summary of the sweep was not sent to W&B ({fault}); try again: {PROGRAM} sync {sweep}")
 
     # Without `resume` it replaces an earlier summary.
-    opened = partial(Session, config.tracker.mode, folder, arguments, id=str(state["id"]))
+    opened = partial(Session, config.tracker.mode, folder, arguments, paths=paths, id=str(state["id"]))
     drawn = [path for path in figures if path.suffix == ".png"]
     keep = partial(artifacts.of_sweep, config, sweep, folder, runs, drawn)
-    send = partial(_send, tables=tables, chart=curves(lines), figures=drawn, keep=keep)
+    chart = {name if paths else without_folders(name): points for name, points in curves(lines).items()}
+    send = partial(_send, tables=tables, chart=chart, figures=drawn, keep=keep)
     succeeded = Background("W&B", opened, report, patience).end(send, artifacts.seconds(config, folder))
     if succeeded:
         write_json(folder / STATE, state | {"sent": True})

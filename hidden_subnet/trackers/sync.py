@@ -50,7 +50,7 @@ def sync(folders: Sequence[Path], say: Callable[[str], None], patience: Patience
     if not missing.runs and not missing.sweeps:
         say(f"W&B has everything: {count(missing.complete, 'run')} complete{running}")
         return 0
-    _check_key()
+    check_key("sync")
     done = len(list(takewhile(lambda run: _send_run(run, members[run], say, patience), missing.runs)))
     summaries = 0
     if done == len(missing.runs):
@@ -121,16 +121,20 @@ def _missing(folders: Sequence[Path], members: dict[Path, list[str]], probe: liv
     return missing
 
 
-def _check_key() -> None:
+def check_key(command: str) -> None:
+    """Raise ConfigError if W&B's client finds no key, or if a variable keeps W&B off or offline.
+
+    command: that which needs the key.
+    """
     check_variables()
     off = asked_mode(TrackerMode.auto) is TrackerMode.offline and f"WANDB_MODE={os.environ['WANDB_MODE']}"
     if variable := disabled_by(TrackerMode.auto) or off:
         raise ConfigError(
-            f"{variable}: sync sends to W&B; unset the variable, type: unset {variable.partition('=')[0]}"
+            f"{variable}: {command} sends to W&B; unset the variable, type: unset {variable.partition('=')[0]}"
         )
     tidy_variables()
     if not has_key():
-        raise ConfigError("sync needs a key for W&B: set WANDB_API_KEY, or type: wandb login")
+        raise ConfigError(f"{command} needs a key for W&B: set WANDB_API_KEY, or type: wandb login")
 
 
 def _send_run(folder: Path, sweeps: list[str], say: Callable[[str], None], patience: Patience) -> bool:

@@ -6,7 +6,10 @@ lists all variables. Does not import wandb.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from hidden_subnet.config.identity import slug
 from hidden_subnet.config.settings import Config, TrackerMode
@@ -54,6 +57,39 @@ NOT_HEEDED: dict[str, tuple[tuple[str, ...], str]] = {
     "WANDB_SYMLINK": (("false", "0"), "W&B's files lie in the run's folder, where sync looks for them"),
 }
 """Variable -> (values that ask for what is done in any case, why it is not heeded)."""
+
+
+KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_CONFIG_PATHS")
+"""Variables by which W&B's client finds a key."""
+GIVEN = "sweep_parameters"
+"""Column of the config on W&B: names of the settings that W&B's sweep gave the run; other columns come from us."""
+
+
+def may_have_key() -> bool:
+    """Whether there is a variable or a file in which W&B's client looks for a key; the client is not loaded for it."""
+    settings = os.path.join(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb", "settings")
+    files = (os.environ.get("NETRC") or "~/.netrc", "~/_netrc", settings)
+    return any(map(os.environ.get, KEYS)) or any(os.path.lexists(os.path.expanduser(file)) for file in files)
+
+
+def agent_parameters() -> dict[str, Any]:
+    """Return name -> value of what `wandb agent` gives, from the file that it writes; empty if that is not there."""
+    try:
+        content = yaml.safe_load(Path(os.environ.get("WANDB_SWEEP_PARAM_PATH", "")).read_text())
+        return {name: entry["value"] for name, entry in content.items() if name != "wandb_version"}
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return {}
+
+
+def given_by_sweep() -> list[str] | None:
+    """Return the names of the settings that W&B's sweep gives to this process.
+
+    None without an agent, and for a run that a version without these names began.
+    """
+    parameters = agent_parameters() if agent_run_id() else {}
+    if "_wandb" in parameters:  # the run was handed back, with its config
+        return parameters.get(GIVEN)
+    return sorted(parameters) or None
 
 
 def agent_run_id() -> str | None:
@@ -124,9 +160,10 @@ def init_arguments(config: Config, sweep: str | None, labels: Sequence[str] = ()
     project, entity = config.tracker.project, config.tracker.entity
     if agent_run_id():
         project, entity = given.get("WANDB_PROJECT") or project, given.get("WANDB_ENTITY") or entity
+    project, entity = placed(project, entity)
     return {
-        "project": project or given.get("WANDB_PROJECT") or PROJECT,
-        "entity": entity or given.get("WANDB_ENTITY") or None,
+        "project": project,
+        "entity": entity,
         "name": (None if sweep else given.get("WANDB_NAME")) or slug(config),
         "group": given.get("WANDB_RUN_GROUP") or sweep,
         "job_type": given.get("WANDB_JOB_TYPE") or config.method.name,
@@ -134,6 +171,11 @@ def init_arguments(config: Config, sweep: str | None, labels: Sequence[str] = ()
         "notes": given.get("WANDB_NOTES") or None,
         "sweep_id": given.get("WANDB_SWEEP_ID") or None,
     }
+
+
+def placed(project: str | None, entity: str | None) -> tuple[str, str | None]:
+    """Return project and entity: those given, else by the variables, else hidden_subnet and None, the key's account."""
+    return project or os.environ.get("WANDB_PROJECT") or PROJECT, entity or os.environ.get("WANDB_ENTITY") or None
 
 
 def tags(config: Config, sweeps: Sequence[str | None]) -> list[str]:

@@ -3,25 +3,35 @@
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hidden_subnet.config.convert import as_dict
+from hidden_subnet.config.differences import flat
+from hidden_subnet.config.identity import id_of, settings_in_use, slug
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.config.registries import TRACKERS, method_traits, register
 from hidden_subnet.config.settings import Config, TrackerMode
+from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.store import files, folders
+from hidden_subnet.store.read import dig, has_collapsed
+from hidden_subnet.store.redact import without_folders
 from hidden_subnet.trackers import artifacts, sent
 from hidden_subnet.trackers.artifacts import Kept
 from hidden_subnet.trackers.entry import TrackerEntry
+from hidden_subnet.trackers.places import without_paths, without_places
 from hidden_subnet.trackers.wandb_environment import (
+    GIVEN,
     agent_run_id,
     asked_mode,
     disabled_by,
+    given_by_sweep,
     init_arguments,
+    is_tracked,
+    may_have_key,
     tidy_variables,
 )
 
@@ -32,9 +42,13 @@ KILLED = 255
 """Exit code with which W&B shows a run that it was asked to stop as `killed`; it does not give it to an agent again."""
 STOPPED = threading.Event()
 """Set once W&B has asked the single run of this process to stop: the stop button, or early termination of its sweep."""
+TITLE = 63
+"""Most characters in the title of an alert."""
 PROBE_BYTES = 65536
 """More than W&B's client writes at once."""
 
+SERVER = "https://api.wandb.ai"
+"""W&B's own; another one is named to the user."""
 QUIET = {"silent": True, "console": "off", "symlink": False}
 
 
@@ -72,7 +86,8 @@ class WandbTracker:
             stop_fn=STOPPED.set if sweep is None else lambda: None,
             id=self._sent.id,
             resume="allow" if resumes else None,
-            config=columns(config),
+            paths=config.tracker.paths,
+            config={**columns(config), **origin(config, folder)},
         )
         sent.write(folder, self._sent)
         self._run = self._session.run
@@ -92,11 +107,16 @@ class WandbTracker:
 
     def finish(self, result: dict[str, Any]) -> None:
         def last(run: Any) -> None:
-            run.summary.update(summary(result))
+            run.summary.update({**summary(result), "failed": 0})
+            run.config.update(outcome(result, self._config.tracker.paths), allow_val_change=True)
+            if self._config.tracker.alerts and has_collapsed(result):
+                layer = result.get("dead_layer")
+                why = f"no better than chance on the test images{f'; {layer} is dead' if layer else ''}"
+                self._alert("collapsed", why, "WARN")
             try:
                 kept = artifacts.of_run(self._config, self._folder)
             except (ValueError, FileNotFoundError) as error:
-                run.summary["no_artifact"] = str(error)
+                run.summary["no_artifact"] = self._told(str(error))
             else:
                 if kept is not None:
                     self._session.keep(kept, artifacts.seconds(self._config, self._folder))
@@ -104,7 +124,15 @@ class WandbTracker:
         self._close(0, last, ended=True)
 
     def fail(self, message: str) -> None:
-        self._close(1)
+        if self._config.tracker.alerts:
+            self._alert("failed", message, "ERROR")
+        self._close(1, lambda run: run.summary.update({"failed": 1}))
+
+    def _alert(self, what: str, why: str, level: str) -> None:
+        self._run.alert(f"{what}: {slug(self._config)}"[:TITLE], self._told(why), level)
+
+    def _told(self, text: str) -> str:
+        return text if self._config.tracker.paths else without_folders(text)
 
     def interrupt(self) -> None:
         if STOPPED.is_set() or (agent_run_id() and self._session.stop_requested()):
@@ -136,11 +164,12 @@ class Session:
         arguments: dict[str, Any],
         /,
         stop_fn: Callable[[], None] = lambda: None,
+        paths: bool = False,
         **more: Any,
     ) -> None:
         """`arguments` are those of wandb_environment.init_arguments, `more` other ones of wandb.init.
 
-        `stop_fn` is called in a thread of W&B's when somebody stops the run there.
+        `stop_fn` is called in a thread of W&B's when somebody stops the run there. paths: tracker.paths.
         """
         import wandb
 
@@ -149,7 +178,7 @@ class Session:
         for name in ("sweep_id", "resume", "resume_from", "fork_from", "run_group", "run_notes"):
             setattr(settings, name, None)
         folders.make_folder(folder / "wandb")  # W&B itself would follow a link
-        self.wandb = wandb
+        self.wandb, self._folder = wandb, folder / "wandb"
         self._offline_files = folder / "wandb" if chosen == "offline" else None
         self._is_online = chosen == "online"
         arguments = dict(arguments)
@@ -168,6 +197,7 @@ class Session:
                 save_code=False,
                 label_disable=True,
                 x_save_requirements=False,
+                **({} if paths else _without_machine()),
             ),
             **arguments,
             **more,
@@ -218,6 +248,7 @@ class Session:
             raise TimeoutError(f"the server is slow; `{PROGRAM} sync` sends the rest") from None
         finally:
             self.wandb.teardown()  # W&B's service process writes what it holds, and ends
+            folders.remove_empty_folders(self._folder)
         # If the disk is full, W&B's service process only writes that to a log of its own.
         if self._offline_files is not None:
             probe = self._offline_files / f"{self.run.id}.probe"
@@ -237,12 +268,66 @@ def open_run(config: Config, folder: Path, sweep: str | None, overwrite: bool = 
     return WandbTracker(config, folder, sweep, overwrite=overwrite)
 
 
+def _without_machine() -> dict[str, Any]:
+    """Return settings with which W&B's client sends neither names of the host and its folders nor the command line.
+
+    The user's own WANDB_HOST and WANDB_PROGRAM are sent. The loads of processor, memory and GPU are sent in any case.
+    """
+    own = {"host": os.environ.get("WANDB_HOST", ""), "program": os.environ.get("WANDB_PROGRAM", "")}
+    return {**own, "x_disable_meta": True}
+
+
+def where_it_goes(config: Config) -> str:
+    """Return "W&B: online, <entity>/<project>" if runs of the config go to W&B's server; else "".
+
+    Asks no server. W&B's client is loaded only where it may find a key.
+    """
+    if not is_tracked(config) or not may_have_key():
+        return ""
+    prepare(None)
+    try:
+        if mode_of(config.tracker.mode) != "online":
+            return ""
+    except (RuntimeError, ValueError):  # the run says so in its own line
+        return ""
+    settings, arguments = _settings(), init_arguments(config, None)
+    entity, project = arguments["entity"] or settings.entity, arguments["project"]
+    where = f"{entity}/{project}" if entity else f"{project}, in the account of the key"
+    server = "" if settings.base_url == SERVER else f", at {settings.base_url}"
+    return f"W&B: online, {where}{server}"
+
+
 def has_key() -> bool:
     """Whether W&B finds a key for its server: in the environment, netrc, or its settings file."""
     import wandb
 
     _settings(mode="online")
     return wandb.login(prompt=False, verify=False)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raise ConfigError, a line, for an error of W&B's client within the context, such as a server that is away."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # W&B's client raises many kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"W&B does not answer: {lines[0]}") from None
+
+
+def default_entity() -> str:
+    """Return the account or team in which W&B puts a run that names none; asks the server.
+
+    Raises ConfigError where there is none.
+    """
+    import wandb
+
+    entity = wandb.Api(timeout=int(INIT_SECONDS)).default_entity
+    if not entity:
+        raise ConfigError(problem("--entity", "W&B names no account for the key", "--entity my_team", lead="as in"))
+    return str(entity)
 
 
 def _settings(**more: Any) -> Any:
@@ -262,13 +347,15 @@ def _settings(**more: Any) -> Any:
     return session.settings
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path | None) -> None:
     """Set what W&B reads from the environment, unless the user did: folders, no error reports, how long it may start.
 
-    Called in the main thread and not in the tracker's, since another thread may be reading the environment.
+    folder: that of the run; None before there is one. Called in the main thread and not in the tracker's, since another
+    thread may be reading the environment.
     """
     tidy_variables()
-    for name, where in (("WANDB_CACHE_DIR", folder), ("WANDB_DATA_DIR", folder / "wandb")):
+    places = [] if folder is None else [("WANDB_CACHE_DIR", folder), ("WANDB_DATA_DIR", folder / "wandb")]
+    for name, where in places:
         if os.environ.get(name, "") in ("", _prepared.get(name)):
             os.environ[name] = _prepared[name] = str(where)
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -279,12 +366,25 @@ _prepared: dict[str, str] = {}
 """The variables that `prepare` set for an earlier run of this process; others are the user's."""
 
 
-NOT_SETTINGS = ("config", "density")
-"""Those of `columns` that are no settings."""
+NOT_SETTINGS = ("config", "density", "id", "folder", "commit", "environment", GIVEN)
+"""Columns of a run's config on W&B that are no settings."""
+PARTS = ("model", "data", "method", "init", "pruning")
+"""Groups of settings that are a column by the name of the part, as model for model.name."""
+COUNTS = ("weights", "parameters", "trained_parameters", "dense_flops")
+"""Numbers of result.json that follow from the settings: they become columns of the config when a run is done."""
 
 
 def columns(config: Config) -> dict[str, Any]:
-    """Return W&B's config of a run: the settings that plots use, flat, and all settings below `config`."""
+    """Return the settings in W&B's config of a run: those that act on its result flat, and all of them in `config`.
+
+    Without tracker.paths, absolute paths are cut to their last names.
+    """
+    acting, every = settings_in_use(config), as_dict(config)
+    if not config.tracker.paths:
+        acting, every = without_paths(acting), without_paths(every)
+    parts = {part: acting[part]["name"] for part in PARTS if "name" in acting.get(part, {})}
+    without = ("schema", *(f"{part}.name" for part in parts))
+    used = {name: value for name, value in flat(acting).items() if name not in without and name[:11] != "data.found."}
     traits = method_traits(config)
     has_rate = traits.prunes_by_rate(config.method)
     rate = config.prune_rate if has_rate else 0.0
@@ -292,27 +392,49 @@ def columns(config: Config) -> dict[str, Any]:
     # Masks without a prune rate: how many weights are kept is an outcome of the training.
     is_outcome = traits.masks and not has_rate
     return {
+        **used,
+        **parts,
         **({} if is_outcome else {"prune_rate": rate, **density}),
-        "model": config.model.name,
-        "data": config.data.name,
-        "method": config.method.name,
-        "init": config.init.name,
         "seed": config.seed,
-        "config": as_dict(config),
+        "config": every,
     }
+
+
+def origin(config: Config, folder: Path) -> dict[str, Any]:
+    """Return columns by which a run on W&B is found on disk: its id, its folder's name, the commit of the code.
+
+    With `wandb agent` also the names of the settings that W&B's sweep gave.
+    """
+    try:
+        commit = dig(folders.read_json(files.working(folder) / files.PROVENANCE), "git.commit")
+    except (OSError, ValueError):  # a run that was not executed by `execute`
+        commit = None
+    given = given_by_sweep()
+    return {
+        "id": id_of(config),
+        "folder": folder.name,
+        **({"commit": commit} if commit else {}),
+        **({GIVEN: given} if given else {}),
+    }
+
+
+def outcome(result: dict[str, Any], paths: bool) -> dict[str, Any]:
+    """Return the columns of a finished run: counts of its network, and the device and versions that computed it."""
+    known = result if paths else without_places(result)
+    return {name: known[name] for name in (*COUNTS, "environment") if known.get(name) is not None}
 
 
 def summary(result: dict[str, Any]) -> dict[str, float]:
     """Return the numbers of result.json; nested names are joined: best/test/top1, last/epoch, density."""
-    flat: dict[str, float] = {}
+    found: dict[str, float] = {}
     for key, value in result.items():
         if key in ("projection", "environment", "schema"):
             continue
         if isinstance(value, dict):
-            flat |= {f"{key}/{inner}": number for inner, number in summary(value).items()}
+            found |= {f"{key}/{inner}": number for inner, number in summary(value).items()}
         elif isinstance(value, int | float):
-            flat[key] = value
-    return flat
+            found[key] = int(value) if isinstance(value, bool) else value
+    return found
 
 
 def mode_of(mode: TrackerMode) -> Literal["online", "offline", "disabled"]:
@@ -340,5 +462,6 @@ register(TRACKERS, "wandb")(
         prepare=prepare,
         is_enabled=lambda config: disabled_by(config.tracker.mode) is None,
         files_seconds=artifacts.seconds,
+        at_the_start=where_it_goes,
     )
 )

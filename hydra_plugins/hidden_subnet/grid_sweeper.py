@@ -32,7 +32,7 @@ from hidden_subnet.config.settings import Config, OnError
 from hidden_subnet.config.unused import unused_lines
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.store.former_code import changed_lines
-from hidden_subnet.trackers.wandb_environment import notices
+from hidden_subnet.trackers import first_lines
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.duplicate_runs import duplicate_runs
 from hydra_plugins.hidden_subnet.errors import problem_of
@@ -112,7 +112,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
             ours = isinstance(self.launcher, LocalLauncher)
             print_plan(runs, *((self.launcher.at_a_time(runs), self.launcher.described) if ours else ()))
             return []
-        for line in notices(next(iter(configs.values())), sweep=True):
+        for line in first_lines(next(iter(configs.values())), sweep=True):
             print(line)
         if isinstance(self.launcher, LocalLauncher):
             return self.launcher.execute(list(configs.values()), overrides, label)

@@ -32,7 +32,7 @@ from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.seeding import derive
 from hidden_subnet.store import claims, files, folders, provenance, sweeps
 from hidden_subnet.store.access import why_exchangeable
-from hidden_subnet.trackers.wandb_environment import notices
+from hidden_subnet.trackers import first_lines
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.grid_sweeper import call_multirun_end, launch_jobs, with_params
 from hydra_plugins.hidden_subnet.optuna_pruner import check_pruner, make_pruner, pruned
@@ -397,7 +397,7 @@ class OptunaStudy(Sweeper):  # type: ignore[misc]
         if not self.axes:
             rule = "has nothing to search, as no setting has a range of values"
             raise ConfigError(problem("hydra/sweeper=optuna", rule, "prune_rate=interval(0.1,0.9)", lead="as in"))
-        for line in notices(configs[0], sweep=True):
+        for line in first_lines(configs[0], sweep=True):
             print(line)
         return configs
 

@@ -1,14 +1,10 @@
 """The command line as `wandb agent` types it: what W&B adds is removed, and other forms are refused with a hint."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hidden_subnet.errors import ConfigError
-from hidden_subnet.trackers.wandb_environment import agent_run_id
+from hidden_subnet.trackers.wandb_environment import agent_parameters, agent_run_id, given_by_sweep
 from hidden_subnet.trackers.wandb_tracker import NOT_SETTINGS
 
 COLUMNS = ("model", "data", "method", "init")
@@ -23,30 +19,29 @@ def own_arguments(arguments: list[str]) -> list[str]:
     if agent_run_id() is None:
         return arguments
     _refuse_sweeps(arguments)
-    parameters = _parameters(os.environ.get("WANDB_SWEEP_PARAM_PATH", ""))
+    parameters, given = agent_parameters(), given_by_sweep()
     for name, value in parameters.items():
-        _refuse_other_forms(name, value, arguments)
+        if given is None or name in given:
+            _refuse_other_forms(name, value, arguments)
     arguments = [_with_null(argument, parameters) for argument in arguments]
     # A run that was preempted comes back with its whole config on W&B.
     if "_wandb" not in parameters:
         return arguments
-    added = {name for name in parameters if name.startswith("_") or name in NOT_SETTINGS}
-    kept = [argument for argument in arguments if _name(argument) not in added]
-    print(f"removed what W&B adds to the config of a run that it hands back: {', '.join(sorted(added))}")
-    return _without_columns(kept, parameters.get("config"))
+    if given is None:  # begun by a version that did not keep these names
+        added = {name for name in parameters if name.startswith("_") or name in NOT_SETTINGS}
+        kept = [argument for argument in arguments if _name(argument) not in added]
+        kept = _without_columns(kept, parameters.get("config"))
+    else:
+        added, kept = parameters.keys() - set(given), arguments
+        for name in added:
+            _remove_one(name, parameters[name], kept)
+    shown = sorted(name for name in added if "." not in name)
+    print(f"removed what W&B adds to the config of a run that it hands back: {', '.join(shown)}")
+    return kept
 
 
 def _name(argument: str) -> str:
     return argument.lstrip("+").partition("=")[0]
-
-
-def _parameters(path: str) -> dict[str, Any]:
-    """Name -> value of what the agent gives, from the file that it writes; empty if that is not there."""
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-        return {name: entry["value"] for name, entry in content.items() if name != "wandb_version"}
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
-        return {}
 
 
 def _refuse_sweeps(arguments: list[str]) -> None:
@@ -81,6 +76,14 @@ def _with_null(argument: str, parameters: Mapping[str, Any]) -> str:
     """W&B writes null as Python does."""
     name, _, value = argument.partition("=")
     return f"{name}=null" if value == "None" and parameters.get(_name(argument), ...) is None else argument
+
+
+def _remove_one(name: str, value: Any, arguments: list[str]) -> None:
+    """Remove the argument that W&B makes of a column, and not the same setting in the sweep's command."""
+    named = [argument for argument in arguments if _name(argument) == name]
+    spelled = "null" if value is None else str(value)
+    for argument in ([each for each in named if each.partition("=")[2] == spelled] or named)[:1]:
+        arguments.remove(argument)
 
 
 def _without_columns(arguments: list[str], config: Any) -> list[str]:

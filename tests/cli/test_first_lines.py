@@ -69,15 +69,15 @@ def test_the_program_gives_the_same_lines(launch: Launch, tmp_path: Path) -> Non
     ("typed", "line"),
     [
         ("statu", "there is no such command ("
-                  "launch, status, logs, stop, worker, results, report, sync, wandb-sweep, rm, "
+                  "launch, status, logs, stop, worker, results, report, sync, wandb-sweep, dashboard, rm, "
                   "controls, show, compare, mask, export); "
                   "did you mean: python -m hidden_subnet status"),
         ("ls five", "there is no such command ("
-                  "launch, status, logs, stop, worker, results, report, sync, wandb-sweep, rm, "
+                  "launch, status, logs, stop, worker, results, report, sync, wandb-sweep, dashboard, rm, "
                   "controls, show, compare, mask, export); "
                     "did you mean: python -m hidden_subnet status five"),
         ("xyz", "there is no such command ("
-                  "launch, status, logs, stop, worker, results, report, sync, wandb-sweep, rm, "
+                  "launch, status, logs, stop, worker, results, report, sync, wandb-sweep, dashboard, rm, "
                   "controls, show, compare, mask, export); "
                 "type: python -m hidden_subnet --help"),
         ("train prune_rate=0.3", "runs are started by launch.py; type: python launch.py prune_rate=0.3"),

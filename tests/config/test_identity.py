@@ -208,6 +208,8 @@ OPERATIONAL: dict[str, Any] = {
     "tracker.mode": "offline",
     "tracker.tags": ["a"],
     "tracker.artifacts": "mask",
+    "tracker.paths": True,
+    "tracker.alerts": True,
 }
 
 # One other value of each setting that makes another run, on a base that uses all of them.

@@ -148,6 +148,9 @@ class StandIn(ThreadingHTTPServer):
         self.fault, self.released = "", threading.Event()
         self.runs: dict[str, Received] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        """Workspaces by name, as they were saved."""
+        self.projects = {"hidden_subnet"}
         self.operations: list[str] = []
         self.seen = bytearray()
         """Every request without its headers, to be searched."""
@@ -182,7 +185,15 @@ class StandIn(ThreadingHTTPServer):
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
         if operation == "RunStoppedStatus":
             return {"project": {"run": {"stopped": variables["runId"] in self.stopped}}}
-        if operation == "Viewer":  # asked before an artifact, as which a table is also sent
+        if operation == "View":
+            found = [view for name, view in self.views.items() if name == variables["viewName"]]
+            views = [{"node": {"id": v["name"], "displayName": v["displayName"], "spec": v["spec"]}} for v in found]
+            return {"project": {"allViews": {"edges": views}} if variables["name"] in self.projects else None}
+        if operation == "UpsertView2":
+            inserted = variables["name"] not in self.views
+            self.views[variables["name"]] = variables
+            return {"upsertView": {"view": {"id": variables["name"], "name": variables["name"]}, "inserted": inserted}}
+        if operation in ("Viewer", "GetDefaultEntity"):  # asked before an artifact, as which a table is also sent
             return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         return self._artifact(operation, variables)
 

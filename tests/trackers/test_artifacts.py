@@ -1,8 +1,10 @@
 """Files that W&B keeps as artifacts, read back from what its real client sends to a stand-in for its server."""
 
+import csv
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -77,6 +79,9 @@ def test_mask_file_arrives(start: Start, key: StandIn, tmp_path: Path) -> None:
 def test_best_checkpoint_arrives_with_what_loads_it(start: Start, key: StandIn, tmp_path: Path) -> None:
     folder = start("tracker.artifacts=best")
     got = written(key.artifacts[folder.name], tmp_path / "got")
+    texts = (got / files.CONFIG).read_text() + (got / files.RESULT).read_text()
+    assert str(tmp_path) not in texts
+    assert f'"{socket.gethostname()}"' not in texts
     state = load(got, "best").state_dict()
     assert all(torch.equal(value, state[name]) for name, value in load(folder, "best").state_dict().items())
 
@@ -162,6 +167,7 @@ def test_results_of_a_sweep_arrive(start: Start, key: StandIn, tmp_path: Path) -
     (figure,) = [path for path in figures if path.suffix == ".png"]
     assert (got / "figure.png").read_bytes() == figure.read_bytes()
     lines = (got / "results.csv").read_text().splitlines()
+    assert {row["host"] for row in csv.DictReader(lines)} == {""}
     assert sorted(line.partition(",")[0] for line in lines[1:]) == sorted(folder.name for folder in chosen)
     assert not report_sweep(configs[0], sweep.name, sweep.folder, runs, figures, pytest.fail)
     for config in configs:

@@ -26,7 +26,7 @@ from hidden_subnet.trackers import TrackerEntry, check_trackers, last_lines
 from hidden_subnet.trackers.background import InBackground, Patience
 from hidden_subnet.trackers.sent import run_id
 from hidden_subnet.trackers.wandb_environment import tags
-from hidden_subnet.trackers.wandb_tracker import columns, mode_of, summary
+from hidden_subnet.trackers.wandb_tracker import columns, mode_of, origin, summary
 
 pytest_plugins = ["helpers.wandb_server"]
 pytestmark = pytest.mark.usefixtures("clean")
@@ -65,7 +65,7 @@ def test_offline_run_read_back(
     assert run["tags"] == ["try", "my-sweep"]
     assert run["display_name"] == "digits-conv2-edge_popup-signed_constant-pr0.9-s0"
     sent = {key: value for key, value in run["config"]["update"].items() if key != "_wandb"}
-    assert sent == columns(config)
+    assert sent == {**columns(config), **origin(config, folder)}
     assert sent["config"] == as_dict(config)
     assert {"glob_name": "*", "step_metric": "epoch"}.items() <= of_type(found, "metric")[1].items()
     final: dict[str, Any] = {}
@@ -118,6 +118,19 @@ def test_columns() -> None:
     assert (dense["prune_rate"], dense["density"]) == (0.0, 1.0)
     assert (dense["model"], dense["data"], dense["method"]) == ("conv2", "digits", "dense")
     assert (dense["init"], dense["seed"]) == ("signed_constant", 0)
+    assert (masked["pruning"], masked["train.lr"], masked["seeds.scores"]) == ("layerwise", 0.1, 0)
+    assert not {"pruning", "seeds.scores"} & dense.keys()
+
+
+def test_absolute_paths_are_columns_only_where_asked_for() -> None:
+    config = make()
+    config.data.root, config.out, config.use = "/home/me/my data/sets", "~/runs", ["nets/a.py", "/b.py"]
+    config.init.name = "/home/me/x.py:f"
+    sent = columns(config)
+    assert (sent["init"], sent["config"]["data"]["root"], sent["config"]["out"]) == ("…/x.py:f", "…/sets", "…/runs")
+    assert sent["config"]["use"] == ["nets/a.py", "…/b.py"]
+    config.tracker.paths = True
+    assert columns(config)["config"]["data"]["root"] == "/home/me/my data/sets"
 
 
 def test_summary_holds_every_number_of_the_result() -> None:

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 import yaml
 from helpers.real_commands import LAUNCH, TIMEOUT, ended, folders, holder_pid, rows, start, surroundings, wait_until
-from helpers.wandb_server import Received, StandIn, SweepStandIn, make, serving
+from helpers.wandb_server import RESULT, Received, StandIn, SweepStandIn, make, serving
 
 from hidden_subnet.cli.main import main
 from hidden_subnet.cli.wandb_sweep import sweep_of
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.store import files
-from hidden_subnet.trackers.wandb_tracker import KILLED, NOT_SETTINGS, columns
+from hidden_subnet.trackers.wandb_environment import GIVEN
+from hidden_subnet.trackers.wandb_tracker import COUNTS, KILLED, NOT_SETTINGS, columns, origin, outcome
 from hydra_plugins.hidden_subnet.wandb_agent import own_arguments
 
 pytest_plugins = ["helpers.wandb_server"]
@@ -89,6 +90,20 @@ def test_what_wandb_adds_is_removed(agent: Any, parameters: dict[str, Any], give
     assert own_arguments(given) == ours
 
 
+def test_what_we_add_is_removed_and_what_the_sweep_gave_stays(agent: Any, tmp_path: Path) -> None:
+    """A run that W&B hands back has all columns; with those names the command is again the one that began it."""
+    agent(**{"prune_rate": 0.3, "train.lr": 0.2})
+    config = make()
+    sent = {**columns(config), **origin(config, tmp_path), "prune_rate": 0.3, "train.lr": 0.2}
+    assert sent[GIVEN] == ["prune_rate", "train.lr"]
+    agent(**sent, _wandb=WANDB)
+    command = ["model=torchvision", "model.width=1.0", "data=digits", "seed=0", "train.lr=0.2", "prune_rate=0.3"]
+    assert own_arguments([*command[:4], *(f"{name}={value}" for name, value in {**sent, "_wandb": 0}.items())]) == [
+        *command[:4], *(f"{name}={sent[name]}" for name in sent if name in sent[GIVEN]),
+    ]  # fmt: skip
+    assert origin(config, tmp_path)[GIVEN] == sent[GIVEN]
+
+
 def test_what_was_removed_is_one_line(agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
     agent(**WHOLE)
     own_arguments([f"{name}={value}" for name, value in WHOLE.items()])
@@ -131,9 +146,11 @@ def test_nested_parameters_are_refused(agent: Any) -> None:
         own_arguments(["train={'lr': 0.1}"])
 
 
-def test_columns_that_are_no_settings() -> None:
+def test_columns_that_are_no_settings(tmp_path: Path) -> None:
     settings = {field.name for field in fields(Config)}
-    assert set(columns(make())) - settings == set(NOT_SETTINGS)
+    names = {*columns(make()), *origin(make(), tmp_path), *outcome(RESULT, False), "commit", GIVEN}
+    assert {name for name in names if "." not in name} - settings == {*NOT_SETTINGS}
+    assert names.isdisjoint(COUNTS)
 
 
 ENDLESS = ["data=synthetic", "model.width=0.25", "train.epochs=1000000", "train.threads=1"]

@@ -14,7 +14,7 @@ from helpers.wandb_server import KEY, RESULT, ROWS, StandIn, make, records, rows
 from hidden_subnet.config.identity import slug
 from hidden_subnet.trackers import sent
 from hidden_subnet.trackers.wandb_environment import init_arguments
-from hidden_subnet.trackers.wandb_tracker import columns, summary
+from hidden_subnet.trackers.wandb_tracker import columns, origin, summary
 
 pytest_plugins = ["helpers.wandb_server"]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clean")]
@@ -100,7 +100,7 @@ def test_online_run_arrives(folder: Path, server: StandIn) -> None:
     ((name, run),) = server.runs.items()
     assert name == (folder / "wandb_id").read_text().strip()
     assert run.rows == ROWS
-    assert run.config == without_empty(columns(make()))
+    assert run.config == without_empty(columns(make())) | origin(make(), folder)
     assert (run.created["groupName"], run.created["tags"]) == ("my-sweep", ["my-sweep"])
     assert (run.created["displayName"], run.created["jobType"]) == (slug(make()), "edge_popup")
     assert summary(RESULT).items() <= run.summary.items()

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from hidden_subnet.store.read import read_run
 from hidden_subnet.store.sweeps import Sweep
 from hidden_subnet.sweep.execute import RunObserver, execute
 from hidden_subnet.trackers import sent, wandb_tracker
+from hidden_subnet.trackers.places import run_without_places
 from hidden_subnet.trackers.summary import RUN_COLUMNS, curves, run_table
 
 pytest_plugins = ["helpers.wandb_server"]
@@ -103,7 +105,9 @@ def test_summary_arrives_once(sweep: Sweep, key: StandIn) -> None:
     runs = [read_run(folder) for folder in sweep.runs]
     table = json.loads(file_of(run, "runs"))
     assert table["columns"] == RUN_COLUMNS
-    assert table["data"] == run_table(runs)[1]
+    assert table["data"] == run_table([run_without_places(run) for run in runs])[1]
+    assert "host" in table["columns"]
+    assert socket.gethostname() not in json.dumps(table)
     assert [dict(zip(RUN_COLUMNS, cells, strict=True))["state"] for cells in table["data"]] == [
         "done", "done", "done", "failed",
     ]  # fmt: skip
