@@ -86,6 +86,7 @@ LISTED = {
     ),
     "trackers/__init__.py": ("open", "the function `open` of a TrackerEntry"),
     "trackers/entry.py": ("open", "the function `open` of a TrackerEntry"),
+    "trackers/wandb_environment.py": ("read_text", "the file of parameters that `wandb agent` names"),
     "trackers/summary.py": ("open", "an image in memory"),
     "training/finished.py": ("is_file", "the checkpoint that the user names"),
     "training/given_mask.py": ("is_dir", "the run or file that the user names"),

@@ -454,6 +454,18 @@ class Tracker:
     paths: bool = setting(
         False, id="never", help="W&B also gets the host's name, the program's path and absolute paths of settings"
     )
+    histograms: int = setting(
+        0,
+        id="never",
+        help="trackers also get histograms of the scores and a table of the layers every n epochs",
+        within=Range(0, note="a number of epochs; 0 sends none"),
+    )
+    step_loss: int = setting(
+        0,
+        id="never",
+        help="trackers also get the loss of every n-th step, for epochs that take long",
+        within=Range(0, note="a number of steps; 0 sends none"),
+    )
     alerts: bool = setting(False, id="never", help="W&B sends its user an alert when a run fails, or has collapsed")
 
     @property

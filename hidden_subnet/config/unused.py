@@ -15,6 +15,21 @@ NEVER_IN_ID: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
         "no metrics are sent to W&B (tracker=wandb)",
     ),
     (
+        ("tracker.histograms", "tracker.step_loss"),
+        lambda c: not c.tracker.enabled,
+        "there is no tracker (tracker=wandb)",
+    ),
+    (
+        ("tracker.histograms",),
+        lambda c: not method_traits(c).masks,
+        "method={c.method.name} has no scores",
+    ),
+    (
+        ("tracker.step_loss",),
+        lambda c: not method_traits(c).is_trained(),
+        "method={c.method.name} trains nothing",
+    ),
+    (
         ("data.workers",),
         lambda c: not DATA[c.data.name].in_folders,
         "the images of data={c.data.name} are read at once, into memory",

@@ -238,7 +238,7 @@ def _inherit(source: Path, target: Path) -> None:
         except OSError:  # a file system without links
             folders.copy(path, target / "checkpoints" / path.name)
     folders.sync_folder(target / "checkpoints")
-    for name in (files.METRICS, files.LOG):
+    for name in (files.METRICS, files.LOG, files.TRACKED):
         with suppress(FileNotFoundError):
             folders.copy(source / name, target / name)
 
@@ -338,7 +338,7 @@ def finalize(folder: Path, number: int | None = None) -> None:
         _write_provenance(folder, attempt, number)
         folders.make_folder(folder / "checkpoints")
         names = [f"checkpoints/{name}" for name in files.kept_checkpoints(attempt)]
-        for name in [*names, files.LOG, files.METRICS, files.PROFILE]:
+        for name in [*names, files.LOG, files.METRICS, files.PROFILE, files.TRACKED]:
             with suppress(FileNotFoundError):
                 folders.rename(attempt / name, folder / name)
         # The committed attempt last, since its number says which others may go. Each is renamed before it is deleted,

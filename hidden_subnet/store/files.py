@@ -5,6 +5,7 @@ metrics.jsonl    one line per epoch, starting with epoch 0 (untrained)
 result.json      written last and atomically: the run is done if and only if it exists
 provenance.json  where the run comes from: command, code, versions, machine, and every attempt at it
 checkpoints/     first, best, last: what was trained; epoch_<n> if checkpoint.every asks for them
+tracked.jsonl    only with tracker.histograms or tracker.step_loss: what trackers get beside the rows, by step
 log              messages of the run
 profile.json     only with train.profile=true: a trace of a few steps
 controls.json    only after `python -m hidden_subnet controls`: the accuracies of the run's controls
@@ -31,7 +32,7 @@ from hidden_subnet.store import folders
 from hidden_subnet.store.patience import patiently
 
 CONFIG, METRICS, RESULT, ERROR, LOG = "config.yaml", "metrics.jsonl", "result.json", "error.txt", "log"
-PROVENANCE, CONTROLS, PROFILE = "provenance.json", "controls.json", "profile.json"
+PROVENANCE, CONTROLS, PROFILE, TRACKED = "provenance.json", "controls.json", "profile.json", "tracked.jsonl"
 ATTEMPTS = folders.ATTEMPTS
 ROW_BYTES, METRICS_BYTES = 64 << 10, 512 << 20
 """Longest row of metrics.jsonl, and the largest of these files: a million epochs."""
@@ -214,7 +215,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier execution left. The result goes first: without it the run counts as not done."""
-    for name in (RESULT, METRICS, LOG, WANDB_ID, CONTROLS, PROFILE):  # provenance.json stays: it counts the attempts
+    # provenance.json stays: it counts the attempts.
+    for name in (RESULT, METRICS, LOG, WANDB_ID, CONTROLS, PROFILE, TRACKED):
         folders.remove(folder / name)
     for name in ("checkpoints", "tensorboard"):
         with suppress(OSError):
@@ -266,6 +268,31 @@ def keep_rows(folder: Path, count: int) -> None:
 def append_row(folder: Path, row: dict[str, float]) -> None:
     """Append a row to metrics.jsonl and flush it to disk; waits for a file server that does not answer."""
     patiently(lambda: append(folder / METRICS, json.dumps(row) + "\n", flush=True))
+
+
+def append_tracked(folder: Path, line: dict[str, Any]) -> None:
+    """Append a line to tracked.jsonl; waits for a file server that does not answer."""
+    patiently(lambda: append(folder / TRACKED, json.dumps(line) + "\n"))
+
+
+def read_tracked(folder: Path) -> list[dict[str, Any]]:
+    """The lines of tracked.jsonl in order; without one that a kill has cut, or somebody damaged."""
+    try:
+        lines = folders.read_text(folder / TRACKED, limit=METRICS_BYTES).split("\n")
+    except (FileNotFoundError, PermissionError):
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            parsed = parse_json(line)
+            if isinstance(parsed, dict) and isinstance(parsed.get("step"), int):
+                found.append(parsed)
+    return found
+
+
+def tracked_place(line: dict[str, Any]) -> tuple[int, bool]:
+    """What orders the lines of tracked.jsonl: (step, whether it is the one of an epoch, behind that of its step)."""
+    return line["step"], "layers" in line
 
 
 def append(path: Path, text: str, *, flush: bool = False) -> None:

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +35,9 @@ class Tracker(Protocol):
 
     def log(self, row: dict[str, float]) -> None:
         """Send one row of metrics.jsonl; its `epoch` is the x axis."""
+
+    def note(self, line: dict[str, Any]) -> None:
+        """Send a line of tracked.jsonl: the loss of a step, or the histograms of the epoch whose row comes next."""
 
     def finish(self, result: dict[str, Any]) -> None:
         """End the mirror of a run that is done; `result` is the content of result.json."""
@@ -181,7 +184,7 @@ def _execute(
     met: Rendezvous | None,
     open_trackers: OpenTrackers,
 ) -> Outcome:
-    folder, logged = attempt.run, 0
+    folder, logged, noted = attempt.run, 0, (-1, False)
     trackers: list[Tracker] = []
 
     def log(line: str) -> None:
@@ -201,6 +204,12 @@ def _execute(
                 tracker.log(row)
         observer.on_row(row)
 
+    def on_line(line: dict[str, Any]) -> None:
+        if files.tracked_place(line) > noted:
+            files.append_tracked(attempt.folder, line)
+            for tracker in trackers:
+                tracker.note(line)
+
     asked, asked_at = "", 0.0
 
     def should_stop() -> bool:
@@ -211,9 +220,15 @@ def _execute(
 
     try:
         logged = files.count_rows(attempt.folder)
+        noted = max(map(files.tracked_place, files.read_tracked(attempt.folder)), default=noted)
         _write_provenance(config, attempt, launch)
         trackers += open_trackers(config, folder, launch.sweep, say)
-        result = run(config, attempt.folder, Callbacks(on_row, observer.on_step, should_stop, say), met)
+        callbacks = Callbacks(on_row, observer.on_step, should_stop, on_line, say=say)
+        if trackers:
+            callbacks = replace(
+                callbacks, loss_every=config.tracker.step_loss, histograms_every=config.tracker.histograms
+            )
+        result = run(config, attempt.folder, callbacks, met)
     except InterruptedRun as reason:
         for tracker in trackers:
             tracker.interrupt()

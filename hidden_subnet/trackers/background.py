@@ -124,6 +124,9 @@ class InBackground:
         row = dict(row)
         self._tracker.do(lambda tracker: tracker.log(row))
 
+    def note(self, line: dict[str, Any]) -> None:
+        self._tracker.do(lambda tracker: tracker.note(line))
+
     def finish(self, result: dict[str, Any]) -> None:
         self._tracker.end(lambda tracker: tracker.finish(result), self._files_seconds())
 

@@ -4,6 +4,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hidden_subnet.config.differences import flat
 from hidden_subnet.config.registries import TRACKERS, register
 from hidden_subnet.store import folders
@@ -30,6 +33,42 @@ class TensorboardTracker:
             if key != "epoch":
                 self._writer.add_scalar(key, value, int(row["epoch"]))
         self._writer.flush()
+
+    def note(self, line: dict[str, Any]) -> None:
+        if "loss" in line:
+            self._writer.add_scalar("train/step_loss", line["loss"], line["step"])
+            self._writer.flush()
+        for path, layer in line.get("layers", {}).items():
+            kept, edges = np.array(layer["kept"]), np.array(layer["edges"])
+            for name, counts in (("scores", kept + np.array(layer["removed"])), ("scores_kept", kept)):
+                self._add_histogram(f"{name}/{path}", counts, edges, int(line["epoch"]))
+
+        if line.get("layers"):
+            self._add_figure(line["layers"], int(line["epoch"]))
+            self._writer.flush()
+
+    def _add_figure(self, layers: dict[str, dict[str, Any]], epoch: int) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        from hidden_subnet.report.score_figure import score_figure  # loads matplotlib
+
+        canvas = FigureCanvasAgg(score_figure(layers, f"scores after epoch {epoch}"))
+        canvas.draw()
+        self._writer.add_image("scores", np.asarray(canvas.buffer_rgba())[..., :3], epoch, dataformats="HWC")
+
+    def _add_histogram(self, tag: str, counts: NDArray[Any], edges: NDArray[Any], epoch: int) -> None:
+        middles = (edges[1:] + edges[:-1]) / 2  # the scores themselves are not in tracked.jsonl
+        self._writer.add_histogram_raw(
+            tag,
+            min=edges[0],
+            max=edges[-1],
+            num=counts.sum(),
+            sum=(counts * middles).sum(),
+            sum_squares=(counts * middles**2).sum(),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=epoch,
+        )
 
     def finish(self, result: dict[str, Any]) -> None:
         from torch.utils.tensorboard.summary import hparams

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from hidden_subnet.config.convert import as_dict
 from hidden_subnet.config.differences import flat
 from hidden_subnet.config.identity import id_of, settings_in_use, slug
@@ -47,8 +49,6 @@ TITLE = 63
 PROBE_BYTES = 65536
 """More than W&B's client writes at once."""
 
-SERVER = "https://api.wandb.ai"
-"""W&B's own; another one is named to the user."""
 QUIET = {"silent": True, "console": "off", "symlink": False}
 
 
@@ -93,15 +93,37 @@ class WandbTracker:
         self._run = self._session.run
         self._run.define_metric("epoch", hidden=True)
         self._run.define_metric("*", step_metric="epoch")
-        self._has = self._sent.rows
-        for row in [] if resumes else files.read_rows(files.working(folder)):
+        if config.tracker.step_loss:
+            self._run.define_metric("train/step_loss", step_metric="step")
+        self._has, self._noted = self._sent.rows, (-1, False)
+        self._inside: dict[float, dict[str, Any]] = {}
+        """By epoch, what its row is sent with."""
+        if not resumes:
+            self._send_all(files.working(folder))
+
+    def _send_all(self, working: Path) -> None:
+        """Send the rows that the files have, each behind the lines of tracked.jsonl up to its step."""
+        rows, lines = files.read_rows(working), files.read_tracked(working)
+        for row in rows:
+            for line in lines:
+                if line["step"] <= row.get("step", 0):
+                    self.note(line)
             self.log(row)
             self._has = int(row["epoch"]) + 1
+
+    def note(self, line: dict[str, Any]) -> None:
+        if (place := files.tracked_place(line)) <= self._noted:  # as of rows, it was in the file
+            return
+        self._noted = place
+        if "layers" in line:
+            self._inside = {line["epoch"]: inside(self._session.wandb, line["layers"])}
+        else:
+            self._run.log({"step": line["step"], "train/step_loss": line["loss"]})
 
     def log(self, row: dict[str, float]) -> None:
         if row["epoch"] < self._has:  # it was written to the file while this tracker was starting
             return
-        self._run.log(row)
+        self._run.log({**row, **self._inside.pop(row["epoch"], {})})
         if row["epoch"] <= self._sent.rows:  # otherwise earlier rows were lost with a killed attempt
             self._sent = replace(self._sent, rows=max(self._sent.rows, int(row["epoch"]) + 1))
 
@@ -293,7 +315,8 @@ def where_it_goes(config: Config) -> str:
     settings, arguments = _settings(), init_arguments(config, None)
     entity, project = arguments["entity"] or settings.entity, arguments["project"]
     where = f"{entity}/{project}" if entity else f"{project}, in the account of the key"
-    server = "" if settings.base_url == SERVER else f", at {settings.base_url}"
+    usual = type(settings).model_fields["base_url"].default
+    server = "" if settings.base_url == usual else f", at {settings.base_url}"
     return f"W&B: online, {where}{server}"
 
 
@@ -422,6 +445,19 @@ def outcome(result: dict[str, Any], paths: bool) -> dict[str, Any]:
     """Return the columns of a finished run: counts of its network, and the device and versions that computed it."""
     known = result if paths else without_places(result)
     return {name: known[name] for name in (*COUNTS, "environment") if known.get(name) is not None}
+
+
+def inside(wandb: Any, layers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what a row of W&B has of the layers in a line of tracked.jsonl: histograms of the scores, and a table."""
+    columns, cells, sent = ["layer", "weights", "kept", "density", "score_mean", "score_std"], [], {}
+    for path, layer in layers.items():
+        edges, kept = np.array(layer["edges"]), np.array(layer["kept"])
+        every = kept + np.array(layer["removed"])
+        sent[f"scores/{path}"] = wandb.Histogram(np_histogram=(every, edges))
+        sent[f"scores_kept/{path}"] = wandb.Histogram(np_histogram=(kept, edges))
+        weights, count = int(every.sum()), int(kept.sum())
+        cells.append([path, weights, count, count / weights, layer["mean"], layer["std"]])
+    return {**sent, "layers": wandb.Table(columns=columns, data=cells)}
 
 
 def summary(result: dict[str, Any]) -> dict[str, float]:

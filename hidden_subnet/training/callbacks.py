@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 Row = dict[str, float]
 """A line of metrics.jsonl, column to number: epoch, step, lr, train/loss, validation/top1, density, ..."""
@@ -25,5 +26,11 @@ class Callbacks:
     """(epoch, batch, batches per epoch), counted from 1; called after each step."""
     should_stop: Callable[[], bool] = lambda: False
     """Called after each step and before each batch of an evaluation; True: save and stop."""
+    on_line: Callable[[dict[str, Any]], None] = lambda line: None
+    """Called with each line of tracked.jsonl (store/files.py), before the row of its epoch."""
+    loss_every: int = 0
+    """Steps from one line with the loss of a step to the next; 0: none."""
+    histograms_every: int = 0
+    """Epochs from one line with histograms of scores to the next; 0: none."""
     say: Callable[[str], None] = lambda line: None
     """Called with lines for the log of the run."""

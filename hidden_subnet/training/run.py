@@ -50,6 +50,7 @@ from hidden_subnet.training.profiling import profiled
 from hidden_subnet.training.rendezvous import Rendezvous
 from hidden_subnet.training.result import first_row, mask_columns, metrics_in, named, run_result
 from hidden_subnet.training.state import pack, read_state, unpack
+from hidden_subnet.training.tracked import StepLoss, layer_histograms
 from hidden_subnet.training.trainer import Trainer
 
 CONTINUE, SAVE, STOP = range(3)
@@ -220,6 +221,7 @@ def train_to_the_end(
         saved_at = time.monotonic()
 
     first_step: list[Tensor] = []
+    step_loss = StepLoss(callbacks.loss_every if group.is_main else 0)
     without: set[str] = set()
 
     def losses_before() -> Iterator[float]:
@@ -230,6 +232,8 @@ def train_to_the_end(
         epoch, batch = trainer.state.epoch + 1, trainer.state.batch
         if trainer.state.step == 1:
             first_step.append(trainer.metrics.totals[0].clone())  # its loss; reading it here would wait for the GPU
+        if (loss := step_loss.after(trainer.state.step, trainer.metrics.totals)) is not None:
+            callbacks.on_line({"step": trainer.state.step, "loss": loss})
         callbacks.on_step(epoch, batch, len(experiment.train_images))
         due = time.monotonic() - saved_at >= 60 * config.checkpoint.minutes
         decision = group.broadcast_decision(STOP if callbacks.should_stop() else SAVE if due else CONTINUE)
@@ -240,6 +244,7 @@ def train_to_the_end(
 
     while trainer.state.epoch < config.train.epochs:
         epoch_at = time.monotonic()
+        step_loss.start(trainer.metrics.totals)
         factors = {"loss_factors": _loss_factors(experiment, trainer.state.batch)} if group.size > 1 else {}
         trainer.train_epoch(_batches(experiment, trainer), after_step, **factors)
         try:
@@ -248,6 +253,7 @@ def train_to_the_end(
             save()
             raise InterruptedRun(f"stopped and saved in the evaluation after epoch {trainer.state.epoch + 1}") from None
         if group.is_main:
+            _send_histograms(experiment, callbacks, row, trainer.state.masks)
             files.append_row(experiment.folder, row)
             callbacks.on_row(row)
             _say_without_value(experiment, callbacks, row, without)
@@ -456,8 +462,16 @@ def _restore(experiment: Experiment, trainer: Trainer, saved: dict[str, Any]) ->
 def _write_first_row(experiment: Experiment, callbacks: Callbacks, row: Row) -> None:
     if experiment.group.is_main:
         files.keep_rows(experiment.folder, 0)
+        _send_histograms(experiment, callbacks, row, current_masks(experiment.network))
         files.append_row(experiment.folder, row)
         callbacks.on_row(row)
+
+
+def _send_histograms(experiment: Experiment, callbacks: Callbacks, row: Row, masks: dict[str, Tensor]) -> None:
+    """Call back with histograms of the scores under these masks, if they are asked for after this epoch."""
+    if callbacks.histograms_every and row["epoch"] % callbacks.histograms_every == 0 and masks:
+        layers = layer_histograms(experiment.network, masks)
+        callbacks.on_line({"step": row["step"], "epoch": row["epoch"], "layers": layers})
 
 
 def _maybe_profiled(experiment: Experiment, callbacks: Callbacks) -> AbstractContextManager[Callbacks]:

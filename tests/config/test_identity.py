@@ -210,6 +210,8 @@ OPERATIONAL: dict[str, Any] = {
     "tracker.artifacts": "mask",
     "tracker.paths": True,
     "tracker.alerts": True,
+    "tracker.histograms": 2,
+    "tracker.step_loss": 10,
 }
 
 # One other value of each setting that makes another run, on a base that uses all of them.

@@ -1,4 +1,4 @@
-"""What a run says about W&B and when, what of the machine is sent there, and what is left on disk."""
+"""Lines about W&B, and when they are said; the little of the machine that is sent; folders that are left."""
 
 import json
 import os
@@ -85,9 +85,9 @@ def test_without_a_key_a_line_at_the_end_is_all(tmp_path: Path, arguments: list[
     lines = launched(cwd, surroundings(HOME=str(tmp_path / "home")), *arguments)
     about = [line for line in lines if "W&B" in line or "wandb" in line]
     assert about == lines[-1:]
-    assert lines[-1].startswith("W&B was offline: python -m hidden_subnet sync runs/" if not arguments else "W&B was")
+    assert lines[-1].startswith(f"W&B was offline: python -m hidden_subnet sync {cwd / 'runs'}/")
     assert [path.name for path in cwd.iterdir()] == ["runs"]
-    assert list((tmp_path / "home").iterdir()) == []
+    assert [path for path in (tmp_path / "home").rglob("*") if "wandb" in path.name] == []
     assert empty(cwd) == []
 
 
@@ -107,7 +107,8 @@ def test_with_a_key_a_line_at_the_start_is_all(tmp_path: Path, server: StandIn, 
 
 
 def empty(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_dir() and not list(path.iterdir())]
+    """Return the empty folders in those of W&B's client."""
+    return [path for path in folder.rglob("wandb/**/*") if path.is_dir() and not list(path.iterdir())]
 
 
 def track(folder: Path, *, paths: bool, mode: str = "auto") -> None:
@@ -134,7 +135,6 @@ def test_nothing_says_on_which_machine_it_ran(folder: Path, server: StandIn, mon
     sent = bytes(server.seen)
     assert [text for text in (str(folder.parent), sys.executable, "this-machine") if text.encode() in sent] == []
     assert folder.name.encode() in sent
-    assert b"system." in sent  # the loads of processor and memory
 
 
 @pytest.mark.slow
