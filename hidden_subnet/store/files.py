@@ -291,7 +291,7 @@ def read_tracked(folder: Path) -> list[dict[str, Any]]:
 
 
 def tracked_place(line: dict[str, Any]) -> tuple[int, bool]:
-    """What orders the lines of tracked.jsonl: (step, whether it is the one of an epoch, behind that of its step)."""
+    """The place of a line in tracked.jsonl: (step, whether it is of an epoch, which is behind that of its step)."""
     return line["step"], "layers" in line
 
 

@@ -45,8 +45,11 @@ class Tracker(Protocol):
     def fail(self, message: str) -> None:
         """End the mirror of a run that ended in an exception."""
 
-    def interrupt(self) -> None:
-        """End the mirror of a run that was asked to stop and will be resumed later."""
+    def interrupt(self, collapsed: str = "") -> None:
+        """End the mirror of a run that was asked to stop and will be resumed later.
+
+        collapsed: why it has ended itself (stop_collapsed); it is not resumed unless somebody asks for it.
+        """
 
 
 OpenTrackers = Callable[[Config, Path, str | None, Callable[[str], None]], Sequence[Tracker]]
@@ -231,7 +234,7 @@ def _execute(
         result = run(config, attempt.folder, callbacks, met)
     except InterruptedRun as reason:
         for tracker in trackers:
-            tracker.interrupt()
+            tracker.interrupt(str(reason) if isinstance(reason, StoppedRun) else "")
         if attempt.is_superseded():
             return _superseded(attempt)
         if why := asked or (str(reason) if isinstance(reason, StoppedRun) else ""):

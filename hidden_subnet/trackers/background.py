@@ -133,5 +133,5 @@ class InBackground:
     def fail(self, message: str) -> None:
         self._tracker.end(lambda tracker: tracker.fail(message))
 
-    def interrupt(self) -> None:
-        self._tracker.end(lambda tracker: tracker.interrupt())
+    def interrupt(self, collapsed: str = "") -> None:
+        self._tracker.end(lambda tracker: tracker.interrupt(collapsed))

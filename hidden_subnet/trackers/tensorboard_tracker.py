@@ -90,7 +90,7 @@ class TensorboardTracker:
     def fail(self, message: str) -> None:
         self._writer.close()
 
-    def interrupt(self) -> None:
+    def interrupt(self, collapsed: str = "") -> None:
         self._writer.close()
 
 

@@ -156,10 +156,14 @@ class WandbTracker:
     def _told(self, text: str) -> str:
         return text if self._config.tracker.paths else without_folders(text)
 
-    def interrupt(self) -> None:
+    def interrupt(self, collapsed: str = "") -> None:
         if STOPPED.is_set() or (agent_run_id() and self._session.stop_requested()):
             STOPPED.set()
             self._close(KILLED, stopped=True)
+        elif collapsed:
+            if self._config.tracker.alerts:
+                self._alert("collapsed", collapsed, "WARN")
+            self._close(0, lambda run: run.summary.update({"collapsed": 1, "failed": 0}))
         else:
             # W&B shows `preempted`, and gives the run to an agent again.
             self._close(1, lambda run: run.mark_preempting())

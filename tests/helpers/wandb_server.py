@@ -103,6 +103,11 @@ class Received:
         return {key: value["value"] for key, value in settings.items() if key != "_wandb"}
 
     @property
+    def config_at_the_end(self) -> dict[str, Any]:
+        settings = json.loads(next(each["config"] for each in reversed(self.upserts) if each.get("config")))
+        return {key: value["value"] for key, value in settings.items() if key != "_wandb"}
+
+    @property
     def summary(self) -> dict[str, Any]:
         return dict(json.loads(self.files["wandb-summary.json"]))
 
@@ -151,6 +156,7 @@ class StandIn(ThreadingHTTPServer):
         self.views: dict[str, dict[str, Any]] = {}
         """Workspaces by name, as they were saved."""
         self.projects = {"hidden_subnet"}
+        self.alerts: list[dict[str, Any]] = []
         self.operations: list[str] = []
         self.seen = bytearray()
         """Every request without its headers, to be searched."""
@@ -185,6 +191,9 @@ class StandIn(ThreadingHTTPServer):
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
         if operation == "RunStoppedStatus":
             return {"project": {"run": {"stopped": variables["runId"] in self.stopped}}}
+        if operation == "NotifyScriptableRunAlert":
+            self.alerts.append(variables)
+            return {"notifyScriptableRunAlert": {"success": True}}
         if operation == "View":
             found = [view for name, view in self.views.items() if name == variables["viewName"]]
             views = [{"node": {"id": v["name"], "displayName": v["displayName"], "spec": v["spec"]}} for v in found]

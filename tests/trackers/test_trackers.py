@@ -229,7 +229,7 @@ class Recorder:
     def fail(self, message: str) -> None:
         self.calls.append(f"fail {message}")
 
-    def interrupt(self) -> None:
+    def interrupt(self, collapsed: str = "") -> None:
         self.calls.append("interrupt")
 
 
@@ -365,7 +365,7 @@ class Faulty:
     def fail(self, message: str) -> None:
         self.told.append(message)
 
-    def interrupt(self) -> None:
+    def interrupt(self, collapsed: str = "") -> None:
         self.told.append("interrupt")
 
 
