@@ -48,7 +48,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def computed(folder: Path) -> tuple[Any, ...]:
-    """What the run computed, without what a clock says."""
+    """Return rows and scores, without what a clock says."""
     last = checkpoints.load(folder / "checkpoints" / files.LAST, "cpu")["trained"]
     rows = [
         {key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
