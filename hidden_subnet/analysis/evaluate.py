@@ -95,10 +95,14 @@ def measure(experiment: Experiment, result: dict[str, Any], kept: Sequence[Which
 
 
 def checkpoints_of(experiment: Experiment, result: dict[str, Any]) -> list[Which]:
-    """Return the checkpoints that every run keeps: first, best and last; only last where nothing was trained."""
+    """Return the checkpoints of every run: first, best and last; only last where nothing was trained.
+
+    With checkpoint.keep=mask there is no first.
+    """
     if not experiment.method.is_trained():
         return ["last"]
-    return ["first", "last"] if result["best"] is None else ["first", "best", "last"]
+    names: list[Which] = ["first", "last"] if result["best"] is None else ["first", "best", "last"]
+    return names[1:] if files.kept_masks(experiment.folder) else names
 
 
 def _recorded(

@@ -60,8 +60,11 @@ def load_scores(run: str | Path, which: Which = "last", *, use: str | Sequence[s
 
     >>> scores = hs.load_scores(run)["fc1"]
 
-    `which` and `use`, and what is raised, are those of `load`.
+    `which` and `use`, and what is raised, are those of `load`; ValueError too for a run that keeps only its masks.
     """
+    import_own_parts(use)
+    if not Path(run).is_file() and files.kept_masks(finished(run)):
+        raise ValueError(f"{finished(run).name} keeps its masks and no scores (checkpoint.keep=mask)")
     return {path: layer.scores.detach().clone() for path, layer in masked_layers(masked_network(run, which, use))}
 
 

@@ -17,7 +17,7 @@ from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.own_parts import USED, with_own_code
 from hidden_subnet.config.registries import model_entry
 from hidden_subnet.config.settings import Config, Device
-from hidden_subnet.errors import ConfigError
+from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.report.controls import READOUT, SMALL, Study, sentence, shown, verdict
 from hidden_subnet.store import files
 from hidden_subnet.store.access import refuse_unwritable
@@ -54,6 +54,9 @@ def _controls(folder: Path, draws: int, workers: int | None, console: Console, t
                 f"{folder.name}: method={config.method.name} lacks the trait has_controls (its scores do not decide by "
                 "their size); choose a run of one that has it, as in: method=edge_popup"
             )
+        if files.kept_masks(folder):
+            rule = "keeps its masks and no scores (checkpoint.keep=mask); run it again to have them"
+            raise ConfigError(problem(folder.name, rule, "checkpoint.keep=all", "force=true"))
         if entry is None or not entry.has_width:
             raise ConfigError(
                 f"{folder.name}: the controls need networks of other widths and with other random weights, which "

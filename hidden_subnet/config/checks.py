@@ -27,10 +27,12 @@ from hidden_subnet.config.registries import (
 )
 from hidden_subnet.config.settings import (
     Activation,
+    Artifacts,
     Config,
     Data,
     Device,
     Fan,
+    Keep,
     Masking,
     Norm,
     Pruning,
@@ -89,6 +91,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _data(config)
     yield from _image_size(config.data, DATA[config.data.name].raw_info(config.data))
     yield from _mask(config)
+    yield from _keep(config)
     yield from method_traits(config).problems(config)
     yield from _ramp(config)
     yield from _structure(config)
@@ -128,6 +131,23 @@ def _mask(config: Config) -> Iterator[str]:
         why = "finds its own mask" if method.masks else "masks nothing"
         rule = f"method={name} {why}; to train under this one"
         yield problem(f"mask={config.mask}", rule, "method=finetune")
+
+
+def _keep(config: Config) -> Iterator[str]:
+    if config.checkpoint.keep is Keep.all:
+        return
+    name, method = config.method.name, method_traits(config)
+    why = ""
+    if config.pretrained is not None or config.pretrained_sha256 is not None:
+        why = "pretrained weights do not follow from the seed"
+    elif not method.masks:
+        why = f"method={name} masks nothing"
+    elif not method.weights_stay() or method.draws_in_steps:
+        why = f"seed and masks do not give the weights of method={name}"
+    elif config.tracker.artifacts is Artifacts.best:
+        why = "tracker.artifacts=best is a checkpoint"
+    if why:
+        yield problem("checkpoint.keep=mask", why, "checkpoint.keep=all")
 
 
 def _ramp(config: Config) -> Iterator[str]:

@@ -76,6 +76,7 @@ ReportMetric = Enum(
 )
 OnError = Enum("OnError", {"continue": "continue", "stop": "stop"})
 Precision = Enum("Precision", {"fp32": "fp32", "bf16": "bf16"})
+Keep = Enum("Keep", {"all": "all", "mask": "mask"})
 Ramp = Enum("Ramp", {"cubic": "cubic", "geometric": "geometric"})
 Structure = Enum("Structure", {"weight": "weight", "n_m": "n_m", "block": "block", "channel": "channel"})
 Indivisible = Enum("Indivisible", {"refuse": "refuse", "dense": "dense"})
@@ -407,6 +408,11 @@ class Checkpoint:
         within=Range(0, note="a number of epochs; 0 keeps first, best and last"),
     )
     """0 keeps only first, best and last."""
+    keep: Keep = setting(
+        Keep.all, id="never", help="mask: of a finished run keep its masks, a small file each, and no checkpoints"
+    )
+    """The file of masks of the last and of the best epoch (analysis/save_masks.py) in the place of all checkpoints, of
+    methods whose weights follow from the seed."""
 
 
 @dataclass(kw_only=True, slots=True)

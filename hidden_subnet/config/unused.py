@@ -55,7 +55,7 @@ NEVER_IN_ID: list[tuple[tuple[str, ...], Callable[[Config], bool], str]] = [
     ),
     (("pruning.n",), lambda c: c.pruning.structure is not Structure.n_m, "pruning.structure is not n_m"),
     (
-        ("checkpoint.minutes", "checkpoint.every"),
+        ("checkpoint.minutes", "checkpoint.every", "checkpoint.keep"),
         lambda c: not method_traits(c).is_trained(),
         "method={c.method.name} trains nothing",
     ),

@@ -36,7 +36,7 @@ class FixedSettings(MethodSettings):
 
 @register(METHODS, "fixed")
 class Fixed(Method):
-    """Trains nothing under a mask that is given; without one, in a loop of one's own, it keeps all weights."""
+    """Trains nothing under a mask that is given."""
 
     settings: ClassVar[type[MethodSettings]] = FixedSettings
     trains = "nothing"

@@ -10,6 +10,8 @@ VALUES: dict[str, dict[Any, str]] = {
         "edge_popup": "edge-popup",
         "random": "random masks",
         "random_trained": "random masks, trained",
+        "finetune": "given masks, trained",
+        "fixed": "given masks",
         "sampled": "sampled",
         "signed": "signed supermask",
         "biprop": "biprop (MPT-1/32)",

@@ -1,10 +1,12 @@
 """The table of a sweep: one line per combination of settings, aggregated over seeds."""
 
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -85,12 +87,15 @@ def summarise(runs: Iterable[Run], metric: Metric = LAST_TEST) -> list[Line]:
     """
     groups: dict[str, list[Run]] = {}
     chances: dict[tuple[Any, Any], float] = {}
-    for run in distinct(runs):
-        groups.setdefault(_key({**run.projection, "seeds": None}), []).append(run)
+    found = distinct(runs)
+    projections = with_named_masks(found)
+    for run, projection in zip(found, projections, strict=True):
+        groups.setdefault(_key({**projection, "seeds": None}), []).append(run)
         if (chance := number(dig(run.result, "chance"))) is not None:
             # The largest of the data set: older results hold 1 / classes where the largest class has a larger share.
             chances[_data(run)] = max(chance, chances.get(_data(run), 0))
-    flats = {key: flat(members[0].projection) for key, members in groups.items()}
+    of_run = {run.folder: projection for run, projection in zip(found, projections, strict=True)}
+    flats = {key: flat(of_run[members[0].folder]) for key, members in groups.items()}
     shown = varying([flat for flat in flats.values() if flat])
     names = short_names(shown)
     lines = []
@@ -107,6 +112,32 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     for run in sorted(runs, key=lambda run: (STATES.index(run.state), run.name)):
         found.setdefault(_key(run.projection) if run.projection else str(run.folder), run)
     return list(found.values())
+
+
+def with_named_masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the settings of each run, with the name of the run that found its mask (mask=) in place of the digest.
+
+    The name is without seeds and id, so that runs under masks of several seeds are on one line. Where two runs of the
+    same seeds would be, the first digits of the digest follow the name.
+    """
+    named = [{**run.projection, "mask": _found_by(run)} if "mask" in run.projection else run.projection for run in runs]
+    seeds: dict[str, list[str]] = {}
+    for each in named:
+        seeds.setdefault(_key({**each, "seeds": None}), []).append(_key(each))
+    alike = {key for key, of_seeds in seeds.items() if len(set(of_seeds)) < len(of_seeds)}
+    return [
+        {**each, "mask": f"{each['mask']}-{run.projection['mask'][:6]}"}
+        if "mask" in each and _key({**each, "seeds": None}) in alike
+        else each
+        for each, run in zip(named, runs, strict=True)
+    ]
+
+
+def _found_by(run: Run) -> str:
+    """Return the name of the run, without seeds and id, or of the file that mask= of this run names."""
+    path = Path(str(run.settings.get("mask")))
+    name = path.parent.parent.name if path.parent.name == "checkpoints" else path.name
+    return re.sub(r"-s[0-9.]+-[0-9a-f]{12}$", "", name)
 
 
 def _data(run: Run) -> tuple[Any, Any]:

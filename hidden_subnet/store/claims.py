@@ -337,7 +337,8 @@ def finalize(folder: Path, number: int | None = None) -> None:
         attempt = folder / ATTEMPTS / str(number)
         _write_provenance(folder, attempt, number)
         folders.make_folder(folder / "checkpoints")
-        names = [f"checkpoints/{name}" for name in files.kept_checkpoints(attempt)]
+        kept = [*files.kept_checkpoints(attempt), *files.kept_masks(attempt)]
+        names = [f"checkpoints/{name}" for name in kept]
         for name in [*names, files.LOG, files.METRICS, files.PROFILE, files.TRACKED]:
             with suppress(FileNotFoundError):
                 folders.rename(attempt / name, folder / name)

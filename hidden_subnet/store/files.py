@@ -39,6 +39,8 @@ ROW_BYTES, METRICS_BYTES = 64 << 10, 512 << 20
 ERROR_BYTES, MESSAGE = 1 << 20, 2000
 """Most bytes of a traceback that are read, from its end; most characters of a message that are shown."""
 WANDB_ID = "wandb_id"
+MASK = ".mask"
+"""End of the name of a file of masks."""
 FIRST, BEST, LAST, RESUME = "first.ckpt", "best.ckpt", "last.ckpt", "resume.ckpt"
 
 
@@ -54,6 +56,13 @@ def kept_checkpoints(folder: Path) -> list[str]:
     except FileNotFoundError:
         found = []
     return [FIRST, BEST, LAST, *map(checkpoint_name, sorted(int(each[1]) for each in found if each))]
+
+
+def kept_masks(folder: Path) -> list[str]:
+    """Names of the files of masks that a finished run has in the place of its checkpoints (checkpoint.keep=mask)."""
+    with suppress(FileNotFoundError):
+        return sorted(name for name in folders.names(folder / "checkpoints") if name.endswith(MASK))
+    return []
 
 
 def folder_of(config: Config, name: str | None = None) -> Path:

@@ -55,7 +55,8 @@ def _lacks_epochs(config: Config, run: Path) -> bool:
     every = config.checkpoint.every
     if not (0 < every <= config.train.epochs and method_traits(config).is_trained()):
         return False
-    return not _has(run, f"checkpoints/{files.checkpoint_name(every)}")
+    path = Path("checkpoints", files.checkpoint_name(every))
+    return not any(_has(run, str(each)) for each in (path, path.with_suffix(files.MASK)))
 
 
 def _learns_nothing(config: Config) -> bool:

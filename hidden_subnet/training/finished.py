@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from hidden_subnet.config.identity import digest, projection
+from hidden_subnet.config.identity import digest, id_of, projection
 from hidden_subnet.config.own_parts import require_own_parts
 from hidden_subnet.config.registries import MethodTraits
 from hidden_subnet.config.settings import Config
@@ -16,6 +16,7 @@ from hidden_subnet.models.from_config import has_stable_digest, weights_from_see
 from hidden_subnet.store import checkpoints, files, folders
 from hidden_subnet.store.files import load_config
 from hidden_subnet.store.find import run_folder
+from hidden_subnet.training import mask_file
 
 Which = Literal["first", "best", "last"] | int
 """A checkpoint by name, or by the number of an epoch that checkpoint.every kept."""
@@ -50,6 +51,9 @@ def load_into(network: nn.Module, method: Method, folder: Path, result: dict[str
     Raises FileNotFoundError where there is none, and ValueError where it is damaged or of another network.
     """
     config = method.config
+    masks = folder / "checkpoints" / files.checkpoint_name(which if method.is_trained() else "last")
+    if not folders.is_file(masks) and folders.is_file(masks.with_suffix(files.MASK)):
+        return _load_masks(network, method, folder, masks.with_suffix(files.MASK))
     state = read_checkpoint(folder, which, config, method)
     if state is None:
         return 0
@@ -62,6 +66,19 @@ def load_into(network: nn.Module, method: Method, folder: Path, result: dict[str
     if not weights_from_seed(config) and stays and has_stable_digest(config):
         require_its_weights(folder.name, result, weights_digest(network))
     return int(state["epoch"])
+
+
+def _load_masks(network: nn.Module, method: Method, folder: Path, path: Path) -> int:
+    """Load the file of masks that a run has in the place of a checkpoint (checkpoint.keep=mask); return its epoch."""
+    file = mask_file.read(path)
+    wanted = id_of(method.config)
+    if (found := id_of(file.config)) != wanted:
+        raise ValueError(
+            f"{path} is of the run with the id {found}, and this run is {wanted}: another file was put there; restore "
+            "it, or run again with force=true"
+        )
+    mask_file.put_into(network, method, file)
+    return file.epoch
 
 
 def require_its_weights(name: str, result: dict[str, Any], digest: str) -> None:
@@ -89,7 +106,7 @@ def read_checkpoint(folder: Path, which: Which, config: Config, method: MethodTr
     path = folder / "checkpoints" / files.checkpoint_name(which)
     if not folders.is_file(path):
         kept = [name for name in files.kept_checkpoints(folder) if folders.is_file(folder / "checkpoints" / name)]
-        names = [name.removeprefix("epoch_").removesuffix(".ckpt") for name in kept]
+        names = [Path(name).stem.removeprefix("epoch_") for name in kept or files.kept_masks(folder)]
         missing = f"epoch {which}" if isinstance(which, int) else f"the name {which}"
         raise FileNotFoundError(f"{folder.name} has no checkpoint of {missing}; it has {', '.join(names)}")
     state = checkpoints.load(path)

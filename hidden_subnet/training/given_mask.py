@@ -131,8 +131,8 @@ def resolve_mask(config: Config) -> Config:
         return config
     path = file_or_run("mask", config.mask, Path(config.out))
     last = path / "checkpoints" / files.LAST
-    if path.is_dir() and folders.is_file(last):
-        path = last
+    if path.is_dir():
+        path = next((each for each in (last, last.with_suffix(files.MASK)) if folders.is_file(each)), path)
     try:
         digest = remembered("mask 1", _sources(path), lambda sizes: digest_of(read_mask(path).masks))
     except OSError as error:

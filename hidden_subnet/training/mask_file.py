@@ -28,9 +28,9 @@ from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks, load_trained, scores_state, trained_state
 from hidden_subnet.methods.base import Method
 from hidden_subnet.models.from_config import bare_network, masked_shapes
-from hidden_subnet.store import checkpoints, folders
+from hidden_subnet.store import checkpoints, files, folders
 
-SUFFIX = ".mask"
+SUFFIX = files.MASK
 KIND = "hidden_subnet masks 1"
 OF_THE_PLACE = ("out", "tracker", "claim", "checkpoint", "report")
 """Groups of settings that say where a run was executed, and nothing about its network."""

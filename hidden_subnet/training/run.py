@@ -19,7 +19,7 @@ from hidden_subnet.config.convert import as_dict, restored
 from hidden_subnet.config.identity import id_of
 from hidden_subnet.config.own_parts import USED
 from hidden_subnet.config.registries import method_traits, model_entry
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.settings import Config, Keep
 from hidden_subnet.data.interfaces import WHOLE, shard_slice, shared
 from hidden_subnet.data.loaders import Loaders
 from hidden_subnet.masks.layers import masked_layers, not_masked
@@ -27,7 +27,7 @@ from hidden_subnet.masks.state import current_masks, kept_weights, load_trained,
 from hidden_subnet.masks.structure import left_dense
 from hidden_subnet.models.from_config import has_stable_digest, weights_from_seed
 from hidden_subnet.seeding import derive
-from hidden_subnet.store import checkpoints, files
+from hidden_subnet.store import checkpoints, files, folders
 from hidden_subnet.training.acceleration import freed_memory_kept
 from hidden_subnet.training.batch_norm import layers_with_statistics
 from hidden_subnet.training.callbacks import Callbacks, InterruptedRun, Row, StoppedRun
@@ -43,6 +43,7 @@ from hidden_subnet.training.experiment import (
     recalibrate,
     resolve,
 )
+from hidden_subnet.training.keep_masks import write_masks
 from hidden_subnet.training.metrics import MetricSums, evaluate
 from hidden_subnet.training.not_finite import reason, refuse_first_weights, refuse_images
 from hidden_subnet.training.own_metrics import measures, without_value
@@ -71,10 +72,15 @@ def run(config: Config, folder: Path, callbacks: Callbacks, met: Rendezvous | No
     else:
         # As plain values, as in sweep/processes.py.
         ranks = start_ranks(size, device, _follow_elsewhere, (as_dict(config), [*USED], folder))
+    resolved = resolve(config, device)
     with ranks as group:
-        result = _on_device(resolve(config, device), folder, callbacks, group)
+        result = _on_device(resolved, folder, callbacks, group)
         assert result is not None
+    # What is removed is still there if the run is killed before it has its result.
+    not_needed = write_masks(resolved, folder, result, callbacks.say) if config.checkpoint.keep is Keep.mask else []
     files.write_json(folder / files.RESULT, result)
+    for path in not_needed:
+        folders.remove(path)
     return result
 
 

@@ -195,6 +195,7 @@ OPERATIONAL: dict[str, Any] = {
     "claim.silent_seconds": 30.0,
     "checkpoint.minutes": 0.0,
     "checkpoint.every": 2,
+    "checkpoint.keep": "mask",
     "report.style": "talk",
     "report.metric": "best_test_top1",
     "report.x": "lr",

@@ -23,6 +23,7 @@ from hidden_subnet.config.settings import (
     Claim,
     Config,
     Device,
+    Keep,
     OnError,
     Report,
     Tracker,
@@ -83,7 +84,7 @@ def test_what_changes_no_result_changes_no_name() -> None:
                 tags=["a"],
                 artifacts=Artifacts.mask,
             ),
-            checkpoint=Checkpoint(minutes=1, every=2),
+            checkpoint=Checkpoint(minutes=1, every=2, keep=Keep.mask),
             claim=Claim(silent_seconds=10),
             report=Report(run=True, x="lr"),
         )

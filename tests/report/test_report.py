@@ -237,6 +237,27 @@ def test_a_setting_that_each_method_has_its_own_default_of_is_no_column(tmp_path
     assert [line.settings for line in lines] == [{"method": name} for name in sorted(METHODS)]
 
 
+def test_runs_under_masks_of_several_seeds_are_one_line(tmp_path: Path) -> None:
+    """The mask of each is that of the search with its seed; two masks for the same seed are two lines."""
+    parents = [f"/x/digits-conv2-edge_popup-signed_constant-pr0.9-s{seed}-{seed:012x}" for seed in range(3)]
+    for seed, parent in enumerate(parents):
+        mask = {"mask": f"{parent}/checkpoints/last.ckpt", "mask_sha256": f"{seed}" * 64}
+        finish(tmp_path, config("finetune", seed=seed, **mask), 0.9)
+    finish(tmp_path, config("finetune", seed=0, mask="/x/theirs.pt", mask_sha256="a" * 64), 0.8)
+    lines = summarise(read_runs(tmp_path))
+    assert [(line.settings["mask"], line.n) for line in lines] == [
+        ("digits-conv2-edge_popup-signed_constant-pr0.9", 3),
+        ("theirs.pt", 1),
+    ]
+    other = {"mask": f"{parents[0]}/checkpoints/best.ckpt", "mask_sha256": "b" * 64}
+    finish(tmp_path, config("finetune", seed=0, **other), 0.7)
+    found = {line.settings["mask"]: line.n for line in summarise(read_runs(tmp_path))}
+    name = "digits-conv2-edge_popup-signed_constant-pr0.9"
+    assert found == {
+        f"{name}-000000": 1, f"{name}-111111": 1, f"{name}-222222": 1, f"{name}-bbbbbb": 1, "theirs.pt": 1,
+    }  # fmt: skip
+
+
 def test_the_name_of_a_part_goes_before_its_settings(tmp_path: Path) -> None:
     for name in ("layerwise", "global"):
         finish(tmp_path, config(pruning=Pruning(name=name)), 0.9)
