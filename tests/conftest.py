@@ -101,6 +101,7 @@ def compose() -> Callable[..., Config]:
     @cache
     def composed(overrides: tuple[str, ...]) -> Config:
         composer.seen.clear()  # a test is a command of its own, and the images may have changed
+        composer.checked.clear()
         return composer.compose(overrides)
 
     # A copy each time, which tests may change.

@@ -186,11 +186,17 @@ def _plain_transform(item: Any) -> Any:
 
 
 def _rounded(settings: Any) -> Any:
-    """Return a copy of a dataclass in which the float fields of it and of those in it are rounded."""
+    """Return a dataclass in which the float fields of it and of those in it are rounded: itself where they are."""
     changed: dict[str, Any] = {}
     for name, read, is_float in _floats_and_parts(cast(Any, type(settings))):
-        changed[name] = _float(name, read(settings)) if is_float else _rounded(read(settings))
-    return replace(settings, **changed)
+        value = read(settings)
+        found = _float(name, value) if is_float else _rounded(value)
+        if found is not value and not (is_float and repr(found) == repr(value)):  # -0.0 and 1 equal 0.0 and 1.0
+            changed[name] = found
+    return replace(settings, **changed) if changed else settings
+
+
+_PLAIN = {bool, int, float, str, type(None)}
 
 
 def as_dict(config: Config) -> dict[str, Any]:
@@ -199,6 +205,8 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in _PLAIN:  # most are, and a sweep has thousands of runs
+        return value
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -10,10 +10,11 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any, TypeVar, cast
 
 from hidden_subnet.config.convert import as_dict, default_of, normalised
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, OPTIMIZERS, SCHEDULES, method_traits, model_entry
@@ -29,7 +30,9 @@ from hidden_subnet.config.settings import (
     Train,
 )
 
+T = TypeVar("T")
 STREAMS = tuple(field.name for field in fields(Seeds))
+_ALL_BUT_SEED = attrgetter(*(field.name for field in fields(Config) if field.name != "seed"))
 UNTRAINED_USES = ("train.precision", "train.channels_last", "train.compile")
 """Settings of `train` that change the rounding of an evaluation, and so are part of the id where nothing is trained."""
 
@@ -186,6 +189,34 @@ def projection(config: Config) -> dict[str, Any]:
     """Return the settings that can change the result, as plain nested values: equal ones mean the same run."""
     config = normalised(config)
     return _projected(config, unused(config).keys(), defaults=False)
+
+
+def once_but_seed(
+    configs: Sequence[Config], compute: Callable[[Config], T], with_seed: Callable[[T, Config], T]
+) -> list[T]:
+    """Return what `compute` returns for each config, computed once for those that share all but their seed.
+
+    The jobs of a sweep do (hydra_plugins/hidden_subnet/compose.py): all their settings are the same objects.
+    with_seed: puts the seed of another config in the place of that in a result.
+    """
+    computed: dict[tuple[int, ...], T] = {}
+    found = []
+    for config in configs:
+        key = tuple(map(id, _ALL_BUT_SEED(config)))
+        if key in computed:
+            found.append(with_seed(computed[key], config))
+        else:
+            found.append(computed.setdefault(key, compute(config)))
+    return found
+
+
+def projections(configs: Sequence[Config]) -> list[dict[str, Any]]:
+    """Return the projection of each config; those that share their settings share the values in it."""
+
+    def with_seed(what: dict[str, Any], config: Config) -> dict[str, Any]:
+        return {**what, "seeds": {stream: seed_of(config, stream) for stream in what["seeds"]}}
+
+    return once_but_seed(configs, projection, with_seed)
 
 
 def settings_in_use(config: Config) -> dict[str, Any]:

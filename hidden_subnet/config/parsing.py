@@ -16,6 +16,7 @@ ENTRIES = 8192
 """Longest text of YAML that is parsed entry by entry."""
 _ENTRY = re.compile(r"(?<=\n)(?=[a-z_0-9]+:)")
 """Where an entry at the top of a mapping begins."""
+_SEED = re.compile(r"\nseed: (0|[1-9][0-9]{0,17})\n")
 YAML_LENGTH, VALUES = 256 << 10, 300_000
 """Longest text of YAML and most values of JSON that are read: the objects that they make are 30 times as large.
 A config.yaml of ours has 3 kB, a result of a network with 1,000 layers 20,000 values."""
@@ -55,6 +56,16 @@ def _by_entries(text: str) -> dict[str, Any] | None:
     """Parse a mapping entry by entry, as those of thousands of runs differ in a few; None if it is not that simple."""
     if len(text) > ENTRIES:
         return None
+    seed = _SEED.search(text)  # in which most of them differ
+    found = _entries(f"{text[: seed.start(1)]}0{text[seed.end(1) :]}" if seed else text)
+    if found is None:
+        return None
+    copied: dict[str, Any] = _copied(found)
+    return {**copied, "seed": int(seed[1])} if seed else copied
+
+
+@lru_cache(maxsize=4096)
+def _entries(text: str) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for entry in _ENTRY.split(text):
         try:
@@ -63,13 +74,13 @@ def _by_entries(text: str) -> dict[str, Any] | None:
             return None
         if not isinstance(parsed, dict) or len(parsed) != 1 or not found.keys().isdisjoint(parsed):
             return None
-        found |= _copied(parsed)
+        found |= parsed
     return found
 
 
 def _copied(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
+        return {key: _copied(inner) if isinstance(inner, dict | list) else inner for key, inner in value.items()}
     return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 

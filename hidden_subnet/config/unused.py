@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 
-from hidden_subnet.config.identity import unused
+from hidden_subnet.config.identity import once_but_seed, unused
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, METRICS, method_traits, model_entry
 from hidden_subnet.config.settings import Config, Structure, Train
 
@@ -97,7 +97,9 @@ def unused_lines(configs: Sequence[Config], typed: Iterable[str]) -> list[str]:
     for name, line in names.items():
         if "," in line or "(" in line or (name == "pruning.ramp_epochs" and line.endswith("=0")):
             continue
-        without_effect = without_effect or [_without_effect(config, len(configs)) for config in configs]
+        without_effect = without_effect or once_but_seed(
+            configs, lambda config: _without_effect(config, len(configs)), lambda found, _: found
+        )
         reasons = [each.get(name) or each.get(name.partition(".")[0]) for each in without_effect]
         if reasons and all(reasons):
             found.append(f"{line} changes nothing: {'; '.join(dict.fromkeys(filter(None, reasons)))}")

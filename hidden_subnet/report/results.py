@@ -3,8 +3,11 @@
 pandas takes half a second to import, and so is imported where it is used: at the end of a sweep, or by a command.
 """
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +83,13 @@ def write_results(out: Path, to: Path | None = None, runs: Iterable[Run] | None 
     runs: what read_runs(out) has returned, if it was called before.
     """
     path = (to or out) / "results.csv"
-    text = frame(read_runs(out) if runs is None else runs).map(cell).to_csv(index=False, lineterminator="\n")
-    write_atomically(path, text.encode(), root=path.parent)
+    rows = [row(run) for run in (read_runs(out) if runs is None else runs)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = columns_of(rows)
+    writer.writerow(columns)
+    writer.writerows([cell(each.get(name)) for name in columns] for each in rows)
+    write_atomically(path, text.getvalue().encode(), root=path.parent)
     return path
 
 
@@ -89,12 +97,19 @@ def frame(runs: Iterable[Run]) -> "DataFrame":
     """Return a row for each run, as `row` describes it; columns with the same value in every row come last."""
     from pandas import DataFrame
 
-    found = DataFrame([row(run) for run in runs], dtype=object)
-    if found.empty:
-        return DataFrame(columns=FIRST, dtype=object)
-    others = found.columns.drop(FIRST)
-    same = found[others].nunique(dropna=False) == 1
-    return found[[*FIRST, *others[~same], *others[same]]]
+    rows = [row(run) for run in runs]
+    return DataFrame(rows, columns=columns_of(rows), dtype=object)
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the columns of rows; those with the same value in every row come last."""
+    names = [name for name in dict.fromkeys(name for each in rows for name in each) if name not in FIRST]
+    same = [name for name in names if len({_comparable(each.get(name, ...)) for each in rows}) == 1]
+    return [*FIRST, *(name for name in names if name not in same), *same]
+
+
+def _comparable(value: Any) -> Any:
+    return value if value == value else "nan"
 
 
 def row(run: Run) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def row(run: Run) -> dict[str, Any]:
     Settings at their defaults have their value, too, and one that is null or empty is "none".
     """
     try:
-        settings = settings_in_use(from_dict(run.settings)) | {"seeds": run.projection["seeds"]}
+        settings = _in_use(run.settings) | {"seeds": run.projection["seeds"]}
     except (ValueError, KeyError, TypeError, AttributeError):  # the result of another version, or a damaged folder
         settings = run.projection
     return {
@@ -115,6 +130,25 @@ def row(run: Run) -> dict[str, Any]:
         **own_metrics(run),
         "error": run.error,
     }
+
+
+REMEMBERED = 4096
+"""The most settings that `_in_use` remembers."""
+_IN_USE: dict[str, dict[str, Any]] = {}
+
+
+def _in_use(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings_in_use, computed once for runs that differ in their seed only: the seeds may be those of another.
+
+    Raises as from_dict.
+    """
+    is_seed = type(settings.get("seed")) is int  # else from_dict refuses it
+    key = repr({**settings, "seed": 0} if is_seed else settings)  # 1, 1.0 and True are equal, and their texts are not
+    if key not in _IN_USE:
+        if len(_IN_USE) >= REMEMBERED:
+            _IN_USE.clear()
+        _IN_USE[key] = settings_in_use(from_dict(settings))
+    return _IN_USE[key]
 
 
 def completed(found: dict[str, Any], run: Run, paths: Iterable[str]) -> dict[str, Any]:
@@ -142,6 +176,7 @@ def own_metrics(run: Run) -> dict[str, Any]:
     }
 
 
+@cache
 def column(path: str) -> str:
     """Return the column of a setting: model for model.name, lr for train.lr, method_penalty for method.penalty."""
     path = path.removesuffix(".name")

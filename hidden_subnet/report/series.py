@@ -364,7 +364,7 @@ def zoom_of(panel: Panel) -> tuple[float, float] | None:
     few = len({index for _, index, _ in best}) < 2 and len(best) < 4
     if few or len(best) < 0.6 * len(levels):
         return None
-    seen = [top1 for *_, point in best for top1 in point.top1 if abs(top1 - point.mean) <= height]
+    seen = [top1 for mean, _, point in best for top1 in point.top1 if abs(top1 - mean) <= height]
     low, high = min([*seen, best[0][0]]), max([*seen, best[-1][0]])
     margin = max(0.12 * (high - low), 0.005 * panel.top)
     return max(0.0, low - margin), min(panel.top, high + margin)

@@ -108,7 +108,7 @@ def until_settled(out: Path, runs: list[Run], write: Callable[[list[Run]], None]
     latest = {run.folder: run for run in runs}
     seen = {run.folder for run in runs if run.result is not None}
     for _ in range(WRITES):
-        write([latest[folder] for folder in sorted(latest)])
+        write(sorted(latest.values(), key=lambda run: run.name))
         ended = [each for each in run_folders(out) if each not in seen and folders.is_file(each / RESULT)]
         if not ended:
             return
@@ -122,7 +122,7 @@ def read_run(folder: Path, probe: LivenessProbe | None = None) -> Run:
     what: dict[str, Any] = {}
     try:
         settings = _mapping(folder / CONFIG)
-        result = _mapping(folder / RESULT) if folders.is_file(folder / RESULT) else None
+        result = _result(folder)
         if result is None:
             try:
                 what = projection(from_dict(settings))
@@ -144,6 +144,13 @@ def _unfinished(folder: Path, probe: LivenessProbe) -> tuple[str, str]:
     if now.state == "stopped":
         return now.state, now.message
     return now.state, last_error_line(folder) or now.message * (now.state in ("failed", "lost"))
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    try:
+        return _mapping(folder / RESULT)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hidden_subnet.config.checks import check
 from hidden_subnet.config.convert import from_dict
-from hidden_subnet.config.identity import earlier_folder_name, folder_name, name_of, projection
+from hidden_subnet.config.identity import earlier_folder_name, folder_name, name_of, once_but_seed, projections
 from hidden_subnet.config.own_parts import missing_parts
 from hidden_subnet.config.settings import Config
 from hidden_subnet.store import folders
@@ -112,12 +112,12 @@ class Planned:
 
 def plan(configs: list[Config], label: str) -> Planned:
     """Name the runs and the sweep: `label` and 8 hex digits of a hash of the runs' ids, the same for the same runs."""
-    projections = [projection(config) for config in configs]
-    names = [name_of(config, what) for config, what in zip(configs, projections, strict=True)]
+    whats = projections(configs)
+    names = [name_of(config, what) for config, what in zip(configs, whats, strict=True)]
     digest = hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()
     folder = Path(os.path.abspath(configs[0].out)) / SWEEPS / f"{label[:40]}-{digest[:8]}"
     runs = [run_folder(config, name) for config, name in zip(configs, names, strict=True)]
-    return Planned(label, folder, configs, runs, projections)
+    return Planned(label, folder, configs, runs, whats)
 
 
 def write(planned: Planned, provenance: dict[str, Any]) -> Sweep:
@@ -127,7 +127,7 @@ def write(planned: Planned, provenance: dict[str, Any]) -> Sweep:
     for made in (folder.parent, folder):
         folders.make_folder(made, root=folder.parents[1])
     # Portable settings: workers start in other directories, perhaps on other machines.
-    settings = [portable(config) for config in planned.configs]
+    settings = once_but_seed(planned.configs, portable, lambda values, config: {**values, "seed": config.seed})
     entries = [
         {"name": run.name, "settings": values, "projection": what}
         for run, values, what in zip(planned.runs, settings, planned.projections, strict=True)

@@ -1,10 +1,12 @@
 """From override lists to checked configs: every job of a sweep is composed and checked before any starts.
 
 Hydra takes 55 ms per job, a minute for a thousand. So each combination of group choices is composed by Hydra once, each
-value is converted once, and a job is assembled from both. A job with an override that is not a plain `setting=value`,
+value is converted once, and a job is assembled from both; jobs that differ in their seed only are assembled and checked
+once. A job with an override that is not a plain `setting=value`,
 or that cannot be converted, is composed by Hydra in full, so that the error messages are the same.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -20,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hidden_subnet.config.checks import check
 from hidden_subnet.config.convert import as_dict, from_dict, to_config
 from hidden_subnet.config.own_parts import takes_former_code, with_own_code
+from hidden_subnet.config.registries import DATA
 from hidden_subnet.config.settings import Config
 from hidden_subnet.data.found_images import Seen, with_found_images, with_trusted_names
 from hidden_subnet.errors import ConfigError
@@ -88,14 +91,25 @@ class Composer:
         self.parsed: dict[str, Override] = {}
         self.bases: dict[tuple[str, ...], _Base | None] = {}
         self.seen: Seen = {}
+        self.checked: dict[tuple[str, ...], Config] = {}
+        """A config by the overrides without the seed, which may be any other."""
 
     def compose(self, overrides: Sequence[str]) -> Config:
-        """Return the checked config of the job with these overrides. Raises as compose_job."""
+        """Return the checked config of the job with these overrides. Raises as compose_job.
+
+        Jobs that differ in their seed only share all other settings: the same objects, which must not be changed.
+        """
+        others, seed = _without_seed(overrides)
+        if seed is not None and others in self.checked:
+            return replace(self.checked[others], seed=seed)
         config = self._assembled(overrides)
         if config is None:
             return compose_job(self.context, self.master, overrides, self.seen)
         config = _checked(config, self.seen)
         refuse_in_sweep(config)
+        # Own parts may look at the seed, and whether an image folder is known by its names depends on the run's folder.
+        if seed is not None and config.code is None and not DATA[config.data.name].in_folders:
+            self.checked[others] = config
         return config
 
     def _assembled(self, overrides: Sequence[str]) -> Config | None:
@@ -190,6 +204,16 @@ def _is_plain(override: Override) -> bool:
         and "${" not in line
         and "???" not in line
     )
+
+
+_SEED = re.compile("seed=(0|[1-9][0-9]{0,17})")
+
+
+def _without_seed(overrides: Sequence[str]) -> tuple[tuple[str, ...], int | None]:
+    """Return the overrides without the seed, and the seed; None unless it is one, typed as a plain number."""
+    seeds = [_SEED.fullmatch(line) for line in overrides if line.startswith("seed=")]
+    others = tuple(line for line in overrides if not line.startswith("seed="))
+    return others, int(seeds[0][1]) if len(seeds) == 1 and seeds[0] else None
 
 
 def _drop_hydra(composed: DictConfig) -> None:

@@ -26,7 +26,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hidden_subnet.config.convert import names_in
-from hidden_subnet.config.identity import folder_name
+from hidden_subnet.config.identity import name_of, projections
 from hidden_subnet.config.registries import ALLOCATIONS, METHODS, MODELS
 from hidden_subnet.config.settings import Config, OnError
 from hidden_subnet.config.unused import unused_lines
@@ -80,9 +80,7 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
         if not jobs:
             raise ConfigError(_nothing_to_run(parser, arguments))
         composer = Composer(self.context, self.config)
-        configs: dict[str, Config] = {}
-        by_run: dict[str, list[Config]] = {}
-        overrides: list[Sequence[str]] = []
+        composed: list[Config] = []
         for job in jobs:
             try:
                 config = composer.compose(job)
@@ -92,9 +90,14 @@ class GridSweeper(Sweeper):  # type: ignore[misc]
                 ):
                     raise ConfigError(problem) from None  # as it was typed, and not as this job has it
                 raise
-            if config.out != next(iter(configs.values()), config).out:
+            composed.append(config)
+            if config.out != composed[0].out:
                 raise ConfigError(f"out={config.out}: a sweep writes to one folder; as in: out=runs")
-            name = folder_name(config)
+        configs: dict[str, Config] = {}
+        by_run: dict[str, list[Config]] = {}
+        overrides: list[Sequence[str]] = []
+        for job, config, what in zip(jobs, composed, projections(composed), strict=True):
+            name = name_of(config, what)
             by_run.setdefault(name, []).append(config)
             if name not in configs:
                 configs[name] = config
