@@ -41,7 +41,6 @@ LISTED = {
     "report/drawn.py": ("savefig", "a file in memory"),
     "report/plan.py": ("is_dir os.listdir", "the folder of the runs itself"),
     "report/published.py": ("open", "published.csv, a file of the package"),
-    "report/results.py": ("to_csv", "a text in memory"),
     "store/access.py": (
         "iterdir lstat os.access os.path.exists os.readlink os.statvfs stat",
         "owners and rights; nothing is opened",

@@ -20,10 +20,11 @@ from hidden_subnet.report.where import matching
 from hidden_subnet.store import sweeps
 from hidden_subnet.store.access import refuse_unwritable
 from hidden_subnet.store.find import find_sweep, output_folder
-from hidden_subnet.store.read import Run, read_runs, until_settled
+from hidden_subnet.store.read import Run, read_runs, seldom_collected, until_settled
 from hidden_subnet.sweep.console import make_console, say
 
 
+@seldom_collected()
 def results(
     out: Path,
     sweep: str | None,

@@ -16,7 +16,7 @@ from hidden_subnet.report.style import STYLES
 from hidden_subnet.report.table import summarise, table
 from hidden_subnet.store import claims, files, provenance, sweeps
 from hidden_subnet.store.liveness import LivenessProbe
-from hidden_subnet.store.read import Run, read_runs, until_settled
+from hidden_subnet.store.read import Run, read_runs, seldom_collected, until_settled
 from hidden_subnet.store.sweeps import Sweep
 from hidden_subnet.sweep.busy_cores import say_if_busy
 from hidden_subnet.sweep.console import count, make_console, say
@@ -46,6 +46,7 @@ def run_sweep(
     return launch(configs, label, execute, finish if report else only_failures, prepare=prepare)
 
 
+@seldom_collected()
 def finish(sweep: Sweep, jobs: list[Job], console: Console) -> int:
     """Print table and failures, write results.csv and the figure, and send the summary to W&B.
 

@@ -56,12 +56,12 @@ def _by_entries(text: str) -> dict[str, Any] | None:
     """Parse a mapping entry by entry, as those of thousands of runs differ in a few; None if it is not that simple."""
     if len(text) > ENTRIES:
         return None
-    seed = _SEED.search(text)  # in which most of them differ
-    found = _entries(f"{text[: seed.start(1)]}0{text[seed.end(1) :]}" if seed else text)
-    if found is None:
-        return None
-    copied: dict[str, Any] = _copied(found)
-    return {**copied, "seed": int(seed[1])} if seed else copied
+    if seed := _SEED.search(text):  # in which most of them differ
+        found = _entries(f"{text[: seed.start(1)]}0{text[seed.end(1) :]}")
+        if found is not None and found["seed"] == 0:  # a text may continue behind the number
+            return {**_copied(found), "seed": int(seed[1])}
+    whole: dict[str, Any] | None = _copied(_entries(text))
+    return whole
 
 
 @lru_cache(maxsize=4096)

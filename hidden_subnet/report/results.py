@@ -5,7 +5,6 @@ pandas takes half a second to import, and so is imported where it is used: at th
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -192,7 +191,7 @@ def cell(value: Any) -> str:
     if value is None or value != value:  # NaN: pandas has no value there
         return ""
     if isinstance(value, bool):
-        return json.dumps(value)
+        return "true" if value else "false"
     text = str(value)
     if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text):
         return "'" + text

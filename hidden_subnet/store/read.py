@@ -1,9 +1,11 @@
 """Read run folders: settings, state and result of each run."""
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,21 @@ def has_collapsed(result: Any) -> bool:
     Not where there was nothing to learn, as for scores at prune_rate=0: all weights are kept, and the network has
     to the bit the loss that it had before.
     """
-    learned = dig(result, "last.test.loss") != dig(result, "untrained.unpruned.loss")
-    return dig(result, "collapsed") is True and (learned or dig(result, "kept") != dig(result, "weights"))
+    if dig(result, "collapsed") is not True:
+        return False
+    learned: bool = dig(result, "last.test.loss") != dig(result, "untrained.unpruned.loss")
+    return learned or dig(result, "kept") != dig(result, "weights")
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Have Python look for cycles once in 50,000 new objects, and not in 700: thousands of runs are trees."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def read_runs(out: Path) -> list[Run]:
@@ -166,11 +181,16 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def dig(tree: Any, path: str) -> Any:
     """The value at a dotted path, as in dig(result, "last.test.top1"); None if any part of the path is missing."""
-    for key in path.split("."):
+    for key in _keys(path):
         if not isinstance(tree, dict):
             return None
         tree = tree.get(key)
     return tree
+
+
+@cache
+def _keys(path: str) -> list[str]:
+    return path.split(".")
 
 
 def number(value: Any) -> float | None:

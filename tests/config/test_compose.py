@@ -184,6 +184,15 @@ def test_a_value_does_not_leak_into_the_next_job(context: HydraContext, plain: D
     assert composer.compose([]) == untouched
 
 
+@pytest.mark.parametrize("others", [["train.lr=0.7"], ["method=dense", "model.width=0.5"], ["evaluate=a/run"]])
+def test_jobs_that_differ_in_their_seed_only(context: HydraContext, plain: DictConfig, others: list[str]) -> None:
+    seeds = ["7", "0", "12", "'7'", "007", "+7", "1_000", "1.0", "-1", "x", "null", "3"]
+    composer = Composer(context, plain)
+    for job in [[*others, f"seed={seed}"] for seed in seeds] + [["seed=4", *others], ["seed=4", *others, "seed=5"]]:
+        assert ends(composer, context, plain, job) == ends(None, context, plain, job), job
+    assert len(composer.checked) == (others != ["evaluate=a/run"])
+
+
 def test_a_preset_whose_values_follow_from_others(context: HydraContext) -> None:
     given = master(context, "sweep=follows")
     composer = Composer(context, given)

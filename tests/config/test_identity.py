@@ -13,7 +13,16 @@ from helpers.leaves import leaves
 
 from hidden_subnet.config import settings as all_settings
 from hidden_subnet.config.convert import as_dict, default_of, parse_config
-from hidden_subnet.config.identity import UNTRAINED_USES, UNUSED, digest, earlier_folder_name, folder_name, projection
+from hidden_subnet.config.identity import (
+    UNTRAINED_USES,
+    UNUSED,
+    digest,
+    earlier_folder_name,
+    folder_name,
+    once_but_seed,
+    projection,
+    projections,
+)
 from hidden_subnet.config.registries import METHODS, METRICS, MetricEntry, load_parts
 from hidden_subnet.config.settings import Config, MethodSettings, Model, Pruning, setting
 from hidden_subnet.models.sizes import NAMES as MODEL_NAMES
@@ -610,3 +619,16 @@ def test_the_name_of_a_number_with_six_digits_or_fewer_is_what_it_was() -> None:
         for rate in (count / 2000, count * 499 / 1e6, count / 1e9):
             config = Config(method=METHODS["edge_popup"].settings(), prune_rate=rate, model=Model(width=rate))
             assert earlier_folder_name(config) is None, rate
+
+
+@pytest.mark.parametrize("typed", [(), ("method=dense",), ("method=random", "seeds.scores=3"), ("data.fraction=0.5",)])
+def test_projections_of_runs_that_share_all_but_their_seed(compose: Compose, typed: tuple[str, ...]) -> None:
+    first, other = compose(*typed), compose(*typed, "prune_rate=0.7")
+    # In the last two the arguments are equal to Python, and are other runs.
+    one, true = (replace(first, train=replace(first.train, optimizer_args={"x": each})) for each in (1, True))
+    configs = [replace(each, seed=seed) for seed in (0, 3, 7) for each in (first, other, one, true)]
+    found = projections(configs)
+    assert [repr(each) for each in found] == [repr(projection(config)) for config in configs]
+    computed: list[Config] = []
+    once_but_seed(configs, computed.append, lambda _, config: None)
+    assert computed == [first, other, one, true]

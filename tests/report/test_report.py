@@ -1,6 +1,7 @@
 """Run folders are read, summarised in a table of seeds, and written as a file of results."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hidden_subnet.config.identity import projection, settings_in_use
 from hidden_subnet.config.registries import METHODS
 from hidden_subnet.config.settings import Data, Model, Pruning, Seeds, Train
 from hidden_subnet.report.figure import draw
-from hidden_subnet.report.results import FIRST, OUTCOME, cell, column, write_results
+from hidden_subnet.report.results import _IN_USE, FIRST, OUTCOME, cell, column, frame, row, write_results
 from hidden_subnet.report.table import summarise
 from hidden_subnet.store.read import Run, read_run, read_runs, until_settled
 
@@ -349,6 +350,28 @@ def test_results_has_a_row_a_run(tmp_path: Path) -> None:
     assert [rows[failed.name][column] for column in columns] == ["0.5", "layerwise", "", "15", "", ""]
     assert (rows[failed.name]["state"], rows[failed.name]["last_test_top1"]) == ("failed", "")
     assert rows[failed.name]["error"] == "'-x, \"y\": '=SUM(A1)' é"
+
+
+def test_results_has_the_columns_and_rows_of_the_frame(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        finish(tmp_path, config(seed=seed), 0.9)
+        finish(tmp_path, config("dense", seed=seed), float("0.1"))
+    (finish(tmp_path, config(seed=2), 0.8) / "config.yaml").write_text("seed: x\n")
+    fail(tmp_path, config("random"), 'a "quoted", long\nerror')
+    table = frame(read_runs(tmp_path)).map(cell).to_csv(index=False, lineterminator="\n")
+    assert write_results(tmp_path).read_text() == table
+
+
+@pytest.mark.parametrize("seed", ["3", "0", "True", "1.0", "'4'", "null"])
+def test_a_row_has_the_seed_of_its_run(tmp_path: Path, seed: str) -> None:
+    settings = finish(tmp_path, config(), 0.9) / "config.yaml"
+    settings.write_text(settings.read_text().replace("\nseed: 0\n", f"\nseed: {seed}\n"))
+    [run] = read_runs(tmp_path)
+    _IN_USE.clear()
+    alone = row(run)
+    _IN_USE.clear()
+    row(replace(run, settings={**run.settings, "seed": 0}))  # is remembered
+    assert repr(row(run)) == repr(alone)
 
 
 def test_an_empty_cell_never_means_a_default(tmp_path: Path) -> None:
