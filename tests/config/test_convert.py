@@ -167,7 +167,8 @@ def test_settings_of_a_run_are_checked_as_those_that_are_typed(tmp_path: Path, l
         "a: 1\nb:\n  c: [1, {d: 2}]\n", "a: 1\na: 2\n", "a:\n- 1\n- 2\nb: x\n", "a: |\n  b: 1\n  c\nd: 2\n",
         "a: 'x\n  b: 1'\nc: 2\n", "a: >\nb: 1\n", "# a\na: 1\n", "- 1\n", "", "a: {b: 1,\nc: 2}\n", "a: 1\n? b\n: 2\n",
         "a: 1\nseed: 7\nb: 2\n", "a: [1]\nseed: 12\n", "a: 1\nseed: 012\n", "a: 1\nseed: 5\n  6\nb: 1\n",
-        "a: 1\nseed: 5\nseed: 6\n", "a: 'x\nseed: 3\n  y'\n", "a: |\n  seed: 1\nseed: 2\n", "a:\n  seed: 1\n", "a: 1\nseed: 5 # x\n",
+        "a: 1\nseed: 5\nseed: 6\n", "a: 'x\nseed: 3\n  y'\n", "a: |\n  seed: 1\nseed: 2\n", "a:\n  seed: 1\n",
+        "a: 1\nseed: 5 # x\n",
         "a: 1\nB: 2\n", "a: 1\nB: 2\nc: 3\n", "a: x\n  b\nc: 2001-01-01\n", "--- \na: 1\n", "a: !!set {b}\nc: 1\n",
     ],
 )  # fmt: skip
