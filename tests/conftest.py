@@ -23,6 +23,31 @@ from hidden_subnet.training.acceleration import return_freed_memory
 from hydra_plugins.hidden_subnet.compose import to_checked_config
 
 ROOT = Path(__file__).parents[1]
+LONGEST = (
+    "cli/test_planted.py",
+    "faults/test_environments.py",
+    "sweep/test_slurm.py",
+    "sweep/test_optuna.py",
+    "sweep/test_sweep.py",
+    "faults/test_sweeps.py",
+    "faults/test_matrix.py",
+    "faults/test_kills.py",
+    "training/test_acceleration_compile.py",
+    "faults/test_matrix_slurm.py",
+    "faults/test_signals.py",
+    "faults/test_hostile.py",
+    "sweep/test_slurm_stock.py",
+    "sweep/test_slurm_submission.py",
+    "faults/test_file_server.py",
+    "faults/test_impatience.py",
+    "trackers/test_wandb_faults.py",
+    "training/test_distributed.py",
+    "cli/test_installed.py",
+    "faults/test_several_users.py",
+    "sweep/test_packing.py",
+    "sweep/test_slurm_strangers.py",
+)
+"""Files whose slow tests take minutes. They begin first, so that none of them is left to one worker at the end."""
 
 # Python's threshold of 700 objects is a quarter of the time in which Hydra composes.
 gc.set_threshold(50_000)
@@ -31,6 +56,18 @@ gc.set_threshold(50_000)
 for each in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(each) is signal.SIG_IGN:
         signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have xdist hand out the files in the order below, and not those with the most tests first."""
+    if config.option.markexpr == "slow":
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.markexpr == "slow":
+        place = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.hookimpl(wrapper=True)

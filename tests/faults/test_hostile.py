@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.forked_launch import Launch
 from helpers.real_commands import (
     SMALL,
     TIMEOUT,
@@ -73,7 +74,7 @@ def test_f23_pickle_in_a_checkpoint(tmp_path: Path) -> None:
     assert effects == 0
 
 
-def test_f23_hostile_settings(tmp_path: Path) -> None:
+def test_f23_hostile_settings(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     outside = tmp_path / "a" / "b"
     outside.mkdir(parents=True)
     touched = tmp_path / "exploded"
@@ -81,8 +82,9 @@ def test_f23_hostile_settings(tmp_path: Path) -> None:
         "+model._target_=os.mkdir", "+_target_=os.system", f"++train={{_target_:os.mkdir,path:{touched}}}",
         "model=../../x", "data=../../x", "sweep=../../x", "method=../../x", "method.name=../../x", "data.name=../../x",
     ]  # fmt: skip
+    forked: Launch = request.getfixturevalue("launch")
     before = tree(tmp_path)
-    lines = sum(is_one_line(launch(outside, *SMALL, override)) for override in refused)
+    lines = sum(is_one_line(forked(outside, *SMALL, override)) for override in refused)
     effects = len(tree(tmp_path) - before)
     said = launch(outside, *SMALL, "tracker=wandb", "tracker.mode=offline", "tracker.project=../../x")
     effects += len([path for path in tree(tmp_path) - before if outside / "runs" not in (path, *path.parents)])

@@ -1,4 +1,4 @@
-"""GPUs as slots of a machine, shared by processes that may be killed; and one run under every launcher."""
+"""GPUs as slots of a machine, shared by processes that may be killed."""
 
 import json
 import os
@@ -19,9 +19,7 @@ from helpers.real_commands import (
     figure,
     folders,
     holder_pid,
-    launch,
     rows,
-    scores_of,
     start,
     status_of,
     surroundings,
@@ -180,15 +178,3 @@ def test_two_sweeps_share_a_core(tmp_path: Path) -> None:
     assert (order.count("longer"), order.count("shorter")) == (12, 3)
     assert overlaps == 0
     assert order[-1] == "longer"
-
-
-def test_f18_one_run_under_every_launcher(tmp_path: Path) -> None:
-    digests = {}
-    for launcher in ("basic", "local", "submitit_local"):
-        cwd = tmp_path / launcher
-        said = launch(cwd, "-m", f"hydra/launcher={launcher}", "prune_rate=0.5", "data.crop=1", *SMALL)
-        assert said.returncode == 0, said.stdout + said.stderr
-        [folder] = folders(cwd)
-        digests[launcher] = scores_of(folder)
-    figure(f"F18: one run under {', '.join(digests)}: {len(set(digests.values()))} hash of the scores")
-    assert len(set(digests.values())) == 1

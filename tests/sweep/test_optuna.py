@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.forked_launch import Launch
 from helpers.real_commands import surroundings
 
 from hidden_subnet.store import files, sweeps
@@ -311,8 +312,11 @@ def test_every_sampler_chooses_among_all_kinds_of_values(sampler: str, tmp_path:
         ),
     ],
 )
-def test_wrong_studies_are_refused_in_one_line(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
-    said = launch(tmp_path, "-m", "hydra/sweeper=optuna", "tracker=none", *arguments)
+def test_wrong_studies_are_refused_in_one_line(
+    tmp_path: Path, request: pytest.FixtureRequest, arguments: list[str], words: list[str]
+) -> None:
+    forked: Launch = request.getfixturevalue("launch")
+    said = forked(tmp_path, "-m", "hydra/sweeper=optuna", "tracker=none", *arguments)
     assert said.returncode == 1
     [line] = said.stderr.splitlines()
     assert line.startswith("error: ")
