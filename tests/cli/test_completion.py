@@ -57,7 +57,7 @@ def test_names_of_runs_and_sweeps(tab: Callable[[str], list[str]], tmp_path: Pat
     assert tab(f"export {runs[0][:-4]}") == [runs[0]]
     assert tab("status s") == [sweep]
     assert tab("results --sweep s") == [sweep]
-    assert sorted(tab("rm ")) == sorted([*runs, sweep, "--out", "--yes", "--failed", "--runs", "--help"])
+    assert sorted(tab("rm ")) == sorted([*runs, sweep, "--out", "--yes", "--failed", "--runs", "--parents", "--help"])
     assert tab(f"logs --out {tmp_path}/bin dig") == []
     assert tab(f"logs --out {tmp_path}/no dig") == []
 
