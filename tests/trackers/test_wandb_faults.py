@@ -68,7 +68,7 @@ def run(config: Config, fault: str = "", server: StandIn | None = None) -> tuple
 
 
 def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]], dict[str, list[float]]]:
-    """Result, rows and scores, without what a clock says."""
+    """Result, rows and scores, without what a clock says, and memory, of which W&B's client takes some."""
     result = files.read_result(folder)
     assert result is not None
     rows = [
@@ -76,7 +76,8 @@ def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, float]], dict[
         for row in files.read_rows(folder)
     ]
     last = checkpoints.load(folder / "checkpoints" / files.LAST, "cpu")
-    return {**result, "seconds": 0}, rows, {key: value.tolist() for key, value in last["trained"].items()}
+    measured = {"seconds": 0, "environment": {**result["environment"], "peak_memory": 0}}
+    return {**result, **measured}, rows, {key: value.tolist() for key, value in last["trained"].items()}
 
 
 def test_f16_no_fault_of_wandb_touches_a_run(tmp_path: Path, compose: Callable[..., Config]) -> None:
