@@ -24,6 +24,6 @@ def mask(out: Path, name: str, which: Which, to: Path | None, format: Format | N
         bits = sum(information(size, planes[0][0]) for _, size, planes in file.layers)
         weights = sum(size for _, size, _ in file.layers)
         print(f"wrote {path.absolute()}: {size:,} bytes, of which masks {len(file.code):,}")
-        print(f"{weights:,} weights of which so many are kept have {bits / 8:,.0f} bytes of information in their mask")
+        print(f"the information in masks of this density on {weights:,} weights: {bits / 8:,.0f} bytes")
         print(f'read it with: model = hidden_subnet.load("{path}")')
     print(f"build on it with: method=finetune mask={path}")
