@@ -13,7 +13,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from hidden_subnet.report.intervals import BAND, BARS, half_width
 from hidden_subnet.report.labels import Labels, apart
-from hidden_subnet.report.marks import colour_of, draw_runs, runs_of
+from hidden_subnet.report.marks import MANY, colour_of, draw_runs, runs_of
 from hidden_subnet.report.published import Published
 from hidden_subnet.report.series import RATE, SEED, Panel, Picture, Point, Series
 from hidden_subnet.report.style import COLOURS, GREY, MARKERS, PALE, PLAIN, Style
@@ -187,7 +187,10 @@ def _draw_untrained(axes: Axes, shown: Picture, panel: Panel) -> None:
             label="untrained, under the first mask",
         )  # fmt: skip
         size = 0.7 * matplotlib.rcParams["lines.markersize"]
-        axes.plot(*zip(*runs, strict=True), ".", color=PALE, markersize=1.6 * size, zorder=2.2, gid="first mask")
+        axes.plot(
+            *zip(*runs, strict=True), ".", color=PALE, markersize=1.6 * size, zorder=2.2, gid="first mask",
+            rasterized=len(runs) > MANY,
+        )  # fmt: skip
     if shown.x == RATE and panel.unpruned:
         mean = statistics.mean(panel.unpruned)
         axes.plot(

@@ -10,6 +10,9 @@ from hidden_subnet.report.intervals import BARS
 from hidden_subnet.report.series import Point, Series
 from hidden_subnet.report.style import COLOURS, GREY
 
+MANY = 1000
+"""Dots of a kind above which .svg and .pdf hold them as an image, not each as a shape of its own."""
+
 
 def colour_of(series: Series) -> str:
     """Return the colour of a series; grey for the only one that has no x."""
@@ -45,5 +48,5 @@ def draw_runs(
         axes.plot(
             *((values, places) if across else (places, values)), linestyle="none", marker=marker, markersize=size,
             color="white" if hollow else colour, alpha=0.55 if pale and not hollow else 1, zorder=4,
-            gid="collapsed" if hollow else "seeds", **edge, **others,
+            gid="collapsed" if hollow else "seeds", rasterized=len(chosen) > MANY, **edge, **others,
         )  # fmt: skip
