@@ -117,10 +117,11 @@ def test_ctrl_c_of_a_watcher_and_of_a_worker_is_quiet(tmp_path: Path) -> None:
     sweep = launch(tmp_path, "train.epochs=100000")
     wait_until(lambda: begun(tmp_path))
     [folder] = sweeps.find(tmp_path / "runs")
+    env = {**os.environ, "HIDDEN_SUBNET_LOCKS": str(tmp_path / "locks")}  # or the worker would wait for a core
     for arguments in (["status", "--watch"], ["worker"]):
         other = subprocess.Popen(
             [sys.executable, "-m", "hidden_subnet", *arguments, folder.name],
-            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert other.stdout is not None
         assert other.stdout.readline()
