@@ -63,8 +63,8 @@ def load_scores(run: str | Path, which: Which = "last", *, use: str | Sequence[s
     `which` and `use`, and what is raised, are those of `load`; ValueError too for a run that keeps only its masks.
     """
     import_own_parts(use)
-    if not Path(run).is_file() and files.kept_masks(finished(run)):
-        raise ValueError(f"{finished(run).name} keeps its masks and no scores (checkpoint.keep=mask)")
+    if not Path(run).is_file() and files.kept_masks(folder := finished(run)):
+        raise ValueError(f"{folder.name} keeps its masks and no scores (checkpoint.keep=mask)")
     return {path: layer.scores.detach().clone() for path, layer in masked_layers(masked_network(run, which, use))}
 
 

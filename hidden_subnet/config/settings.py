@@ -411,7 +411,7 @@ class Checkpoint:
     keep: Keep = setting(
         Keep.all, id="never", help="mask: of a finished run keep its masks, a small file each, and no checkpoints"
     )
-    """The file of masks of the last and of the best epoch (analysis/save_masks.py) in the place of all checkpoints, of
+    """The file of masks of the last and of the best epoch (training/keep_masks.py) in the place of all checkpoints, of
     methods whose weights follow from the seed."""
 
 

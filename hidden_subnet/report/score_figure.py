@@ -12,7 +12,7 @@ with interrupt_held():
 MOST = 12
 """Most layers that are drawn: the first and the last ones."""
 WIDTH, HEIGHT = 2.6, 2.0
-"""Of a panel, in inches."""
+"""Inches of a panel."""
 
 
 def score_figure(layers: dict[str, dict[str, Any]], title: str) -> Figure:

@@ -1,5 +1,7 @@
 """Find the file or run that `pretrained=` or `mask=` means; the digest of the weights is part of the run's id."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +16,22 @@ from hidden_subnet.store.find import find_run, typed
 AS_IN = "pretrained=runs/digits-conv2"
 WHAT = {"pretrained": "weights", "mask": "masks"}
 """The kind of file that a setting names."""
+NOUN = {"pretrained": "file", "mask": "mask"}
+"""The thing whose digest is in the id."""
 
 
-def unreadable(name: str, error: OSError, setting: str = "pretrained") -> str:
-    """Return the line on a file that cannot be read."""
-    rule = f"cannot be read ({error.strerror or error})"
-    return problem(f"{setting}={name}", rule, f"{setting}=runs/digits-conv2", lead="as in")
+@contextmanager
+def errors_of(setting: str, name: str) -> Iterator[None]:
+    """Raise ConfigError, a line that begins with the setting, for a file that cannot be read or does not fit."""
+    try:
+        yield
+    except OSError as error:
+        rule, as_in = f"cannot be read ({error.strerror or error})", f"{setting}=runs/digits-conv2"
+        raise ConfigError(problem(f"{setting}={name}", rule, as_in, lead="as in")) from None
+    except ConfigError:
+        raise
+    except ValueError as error:  # whose message begins with the path
+        raise ConfigError(f"{setting}={error}") from None
 
 
 def resolve_pretrained(config: Config) -> Config:
@@ -28,21 +40,29 @@ def resolve_pretrained(config: Config) -> Config:
     Raises ConfigError if the file is missing or unreadable, or if its digest is not the given pretrained_sha256.
     """
     if config.pretrained is None:
-        if config.pretrained_sha256 is not None:
-            typed = f"pretrained_sha256={config.pretrained_sha256}"
-            raise ConfigError(problem(typed, "name the file too", "pretrained=weights.pt", typed, lead="as in"))
+        refuse_digest_alone("pretrained", config.pretrained_sha256, "pretrained=weights.pt")
         return config
     path = file_or_run("pretrained", config.pretrained, Path(config.out))
     if path.is_dir():
         path = _last(config.pretrained, path)
-    try:
+    with errors_of("pretrained", config.pretrained):
         digest = sha256_of(path)
-    except OSError as error:
-        raise ConfigError(unreadable(config.pretrained, error)) from None
-    if config.pretrained_sha256 not in (None, digest):
-        rule = f"is another file than that of pretrained_sha256={config.pretrained_sha256}; to take this one"
-        raise ConfigError(problem(f"pretrained={config.pretrained}", rule, f"pretrained_sha256={digest}"))
+    require_digest("pretrained", config.pretrained, digest, config.pretrained_sha256)
     return replace(config, pretrained=str(path), pretrained_sha256=digest)
+
+
+def refuse_digest_alone(setting: str, sha256: str | None, example: str) -> None:
+    """Raise ConfigError where the digest is given and what it is of is not. example: how that is named."""
+    if sha256 is not None:
+        typed = f"{setting}_sha256={sha256}"
+        raise ConfigError(problem(typed, f"name the {NOUN[setting]} too", example, typed, lead="as in"))
+
+
+def require_digest(setting: str, name: str, digest: str, sha256: str | None) -> None:
+    """Raise ConfigError where `digest`, of what `name` stands for, is not the digest that was given, if one was."""
+    if sha256 not in (None, digest):
+        rule = f"is another {NOUN[setting]} than that of {setting}_sha256={sha256}; to take this one"
+        raise ConfigError(problem(f"{setting}={name}", rule, f"{setting}_sha256={digest}"))
 
 
 def file_or_run(setting: str, name: str, out: Path) -> Path:

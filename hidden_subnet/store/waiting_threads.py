@@ -8,7 +8,7 @@ BOUNDS = {"GOMP_SPINCOUNT": "100000", "KMP_BLOCKTIME": "10"}
 By default they spin three times as long, and 200 ms. On an idle machine a shorter time costs steps, and beside other
 programs a spinning thread keeps the core that the thread that it waits for needs (docs/performance.md).
 """
-CHOICES = (*BOUNDS, "OMP_WAIT_POLICY", "GOMP_CPU_AFFINITY", "KMP_LIBRARY")
+CHOICES = (*BOUNDS, "OMP_WAIT_POLICY", "KMP_LIBRARY")
 """Variables by which a user has chosen how threads wait."""
 
 

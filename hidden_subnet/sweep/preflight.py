@@ -35,7 +35,7 @@ from hidden_subnet.models.from_config import bare_network, masked_shapes
 from hidden_subnet.models.inits import dense_layers
 from hidden_subnet.models.pretrained_weights import load_weights
 from hidden_subnet.store.access import refuse_unwritable
-from hidden_subnet.store.pretrained import unreadable
+from hidden_subnet.store.pretrained import errors_of
 from hidden_subnet.training.acceleration import refuse_bfloat16, refuse_compilation, refuse_graph
 from hidden_subnet.training.batch_norm import layers_with_statistics
 from hidden_subnet.training.determinism import without_deterministic_kernel
@@ -104,24 +104,16 @@ def _refuse_weights_that_do_not_fit(configs: list[Config], infos: list[DataInfo]
     for config, info in _distinct(configs, infos, [config.pretrained_sha256 for config in configs]):
         if config.pretrained is None:
             continue
-        try:
+        with errors_of("pretrained", config.pretrained):
             load_weights(bare_network(config.model, info, 0), Path(config.pretrained), config.pretrained_sha256)
-        except OSError as error:
-            raise ConfigError(unreadable(config.pretrained, error)) from None
-        except ValueError as error:  # whose message begins with the path
-            raise ConfigError(f"pretrained={error}") from None
 
 
 def _refuse_masks_that_do_not_fit(configs: list[Config], infos: list[DataInfo]) -> None:
     for config, info in _distinct(configs, infos, [config.mask_sha256 for config in configs]):
         if config.mask is None:
             continue
-        try:
+        with errors_of("mask", config.mask):
             match_mask(masked_shapes(config.model, info), read_mask(Path(config.mask), config.mask_sha256))
-        except OSError as error:
-            raise ConfigError(unreadable(config.mask, error, "mask")) from None
-        except ValueError as error:  # whose message begins with the path
-            raise ConfigError(f"mask={error}") from None
 
 
 def refuse_wrong_allocations(configs: list[Config], infos: list[DataInfo]) -> None:

@@ -99,12 +99,12 @@ def plan_slots(
                 "hydra.launcher.jobs_per_gpu=1"
             )
     asked = max((c.train.threads or 0) for c in configs)
-    on_cores = 1 if not gpus and _on_mps(configs) else max(1, here // (devices * (asked or 1)))
+    on_mps = not gpus and _on_mps(configs)
+    on_cores = 1 if on_mps else max(1, here // (devices * (asked or 1)))
     count = workers or len(gpus) // devices * jobs_per_gpu or on_cores
     count = min(count, len(configs))
     threads = asked or max(1, here // (count * devices))
-    by_cores = not gpus and allotted_cpus() is None and not _on_mps(configs)
-    shared = visible_cores() if by_cores else []
+    shared = [] if gpus or on_mps or allotted_cpus() is not None else visible_cores()
     each = math.ceil(count * threads * devices / len(shared)) if shared else 1
     return Slots(count, threads, gpus, jobs_per_gpu, shared, each, fewer=fewer)
 

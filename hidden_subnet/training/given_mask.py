@@ -19,7 +19,6 @@ from hidden_subnet.config.own_parts import require_own_parts
 from hidden_subnet.config.registries import info_of, method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.data.npz import read_arrays
-from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.masks.given import highest_where_kept, scores_of_mask
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks
@@ -37,7 +36,7 @@ from hidden_subnet.models.pretrained_weights import (
 )
 from hidden_subnet.store import files, folders
 from hidden_subnet.store.content import open_regular, remembered
-from hidden_subnet.store.pretrained import file_or_run, unreadable
+from hidden_subnet.store.pretrained import errors_of, file_or_run, refuse_digest_alone, require_digest
 from hidden_subnet.training import mask_file
 from hidden_subnet.training.finished import Which, checkpoint_of, config_to_build, load_into
 
@@ -125,25 +124,15 @@ def resolve_mask(config: Config) -> Config:
     Raises ConfigError if it is missing or cannot be read, or if its digest is not the given mask_sha256.
     """
     if config.mask is None:
-        if config.mask_sha256 is not None:
-            typed = f"mask_sha256={config.mask_sha256}"
-            raise ConfigError(problem(typed, "name the mask too", "mask=runs/digits-conv2", typed, lead="as in"))
+        refuse_digest_alone("mask", config.mask_sha256, "mask=runs/digits-conv2")
         return config
     path = file_or_run("mask", config.mask, Path(config.out))
     last = path / "checkpoints" / files.LAST
     if path.is_dir():
         path = next((each for each in (last, last.with_suffix(files.MASK)) if folders.is_file(each)), path)
-    try:
+    with errors_of("mask", config.mask):
         digest = remembered("mask 1", _sources(path), lambda sizes: digest_of(read_mask(path).masks))
-    except OSError as error:
-        raise ConfigError(unreadable(config.mask, error, "mask")) from None
-    except ConfigError:
-        raise
-    except ValueError as error:  # whose message begins with the path
-        raise ConfigError(f"mask={error}") from None
-    if config.mask_sha256 not in (None, digest):
-        rule = f"is another mask than that of mask_sha256={config.mask_sha256}; to take this one"
-        raise ConfigError(problem(f"mask={config.mask}", rule, f"mask_sha256={digest}"))
+    require_digest("mask", config.mask, digest, config.mask_sha256)
     return replace(config, mask=str(path), mask_sha256=digest)
 
 

@@ -142,11 +142,8 @@ def refuse_huge(file: MaskFile) -> None:
 
 def put_into(network: nn.Module, method: Method, file: MaskFile) -> None:
     """Put masks and other tensors into the masked random network, in place. Raises ValueError for another network."""
-    sizes = [(path, layer.scores.numel()) for path, layer in masked_layers(network)]
-    if sizes != [(path, size) for path, size, _ in file.layers]:
-        raise ValueError(f"{file.path} is damaged: its masks are of another network than its settings make")
+    levels = _levels_in(file, {path: layer.scores.numel() for path, layer in masked_layers(network)})
     try:
-        levels = _decoded(file.code, file.layers)
         load_trained(network, scores_state(network) | file.others)
     except ValueError as error:
         raise ValueError(f"{file.path} is damaged: {error}") from None
@@ -160,13 +157,18 @@ def masks_of(file: MaskFile) -> dict[str, Tensor]:
     """
     refuse_huge(file)
     shapes = masked_shapes(file.config.model, info_of(file.config.data))
-    if [(path, math.prod(shape)) for path, shape in shapes.items()] != [(path, size) for path, size, _ in file.layers]:
+    levels = _levels_in(file, {path: math.prod(shape) for path, shape in shapes.items()})
+    return {path: torch.from_numpy(levels[path] != 0).view(shape) for path, shape in shapes.items()}
+
+
+def _levels_in(file: MaskFile, sizes: dict[str, int]) -> Levels:
+    """Return what a file does to the weights of layers with these sizes, in their order. Raises ValueError."""
+    if [*sizes.items()] != [(path, size) for path, size, _ in file.layers]:
         raise ValueError(f"{file.path} is damaged: its masks are of another network than its settings make")
     try:
-        levels = _decoded(file.code, file.layers)
+        return _decoded(file.code, file.layers)
     except ValueError as error:
         raise ValueError(f"{file.path} is damaged: {error}") from None
-    return {path: torch.from_numpy(levels[path] != 0).view(shape) for path, shape in shapes.items()}
 
 
 def _levels(network: nn.Module, method: Method, epoch: int) -> Levels:

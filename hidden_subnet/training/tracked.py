@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hidden_subnet.masks.layers import masked_layers
 
 BINS = 64
-"""Of a histogram, between the smallest and the largest score of a layer."""
+"""Bins of a histogram, between the smallest and the largest score of a layer."""
 
 
 class StepLoss:
