@@ -1,62 +1,24 @@
 """Looks inside a finished run: scores and masks by layer, and what its network takes each test image for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor
 
-from hidden_subnet.analysis.load import logits_of, masked_network, test_images
+from hidden_subnet.analysis.layers import LayerInside, layers_of
+from hidden_subnet.analysis.load import logits_of, masked_network, random_again, test_images
+from hidden_subnet.analysis.overlap import Overlap, overlap, together
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks
-from hidden_subnet.store import files
+from hidden_subnet.store import files, folders
 from hidden_subnet.store.find import run_folder
-from hidden_subnet.training.finished import Which
+from hidden_subnet.training.finished import Which, checkpoint_of, load_into
 
-
-@dataclass(frozen=True)
-class LayerInside:
-    """A masked layer; all tensors have the shape of its weight: (out, in / groups, *kernel)."""
-
-    path: str
-    weight: Tensor
-    """As drawn or trained, before the mask."""
-    mask: Tensor
-    scores: Tensor
-    first: tuple[Tensor, Tensor] | None
-    """Mask and scores before training; None where the run keeps none."""
-    groups: int = 1
-    """Groups of a conv layer."""
-    inputs_first: bool = False
-    """Whether the weight is (in, out, *kernel), as that of a transposed conv layer and of an embedding."""
-
-    @property
-    def density(self) -> float:
-        """Fraction of the weights that is kept."""
-        return float(self.mask.double().mean())
-
-    @property
-    def units(self) -> Tensor:
-        """Number of weights that each output unit (filter, neuron) keeps; one with 0 is dead."""
-        return self._grouped().sum((2, 3)).flatten()
-
-    @property
-    def inputs(self) -> Tensor:
-        """Number of weights that each input (channel, neuron before it) keeps; one with 0 is not used."""
-        return self._grouped().sum((1, 3)).flatten()
-
-    def _grouped(self) -> Tensor:
-        """Return the mask as (groups, units of a group, inputs of a group, kernel)."""
-        first, second = len(self.mask) // self.groups, self.mask.shape[1]
-        parts = self.mask.reshape(self.groups, first, second, -1)
-        return parts.transpose(1, 2) if self.inputs_first else parts
-
-    @property
-    def changed(self) -> float | None:
-        """Fraction of the weights that were kept at first and are not any more, or the reverse."""
-        return None if self.first is None else float((self.first[0] != self.mask).double().mean())
+MOST_EPOCHS = 12
+"""Most checkpoints of a run whose masks are compared with one another."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +37,10 @@ class Inside:
     """Their classes, int64 (N,)."""
     probabilities: Tensor
     """The softmax of the logits, (N, classes)."""
+    epochs: dict[tuple[int, int], Overlap] = field(default_factory=dict)
+    """The masks of every two epochs of which a checkpoint is kept, the earlier epoch first."""
+    steady: float | None = None
+    """Fraction of the weights that all these checkpoints keep, or all remove; None where there are not two."""
 
     @property
     def accuracy(self) -> float:
@@ -101,21 +67,42 @@ def look(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = (
     """
     run = run_folder(run)
     network = masked_network(run, which, use)
-    masks, before = current_masks(network), _first(run, use)
-    modules = dict(network.named_modules())
-    layers = []
-    for path, layer in masked_layers(network):
-        module = modules.get(path)
-        layers.append(
-            LayerInside(
-                path, layer.weight.detach(), masks[path], layer.scores.detach(), before.get(path),
-                groups=module.groups if isinstance(module, _ConvNd) else 1,
-                inputs_first=isinstance(module, _ConvTransposeNd | nn.Embedding),
-            )
-        )  # fmt: skip
+    layers = layers_of(network, _first(run, use))
     images, labels = test_images(run, use=use)
     probabilities = logits_of(network, images).softmax(1)
-    return Inside(run, which, files.read_rows(run), layers, images, labels, probabilities)
+    by_epoch = _masks_by_epoch(run) if layers else {}
+    pairs = {
+        (first, second): together([overlap(mask, by_epoch[second][path]) for path, mask in by_epoch[first].items()])
+        for first, second in combinations(by_epoch, 2)
+    }
+    rows = files.read_rows(run)
+    return Inside(run, which, rows, layers, images, labels, probabilities, pairs, _steady([*by_epoch.values()]))
+
+
+def _masks_by_epoch(run: Path) -> dict[int, dict[str, Tensor]]:
+    """Return the masks of the checkpoints that the run keeps by their epoch, in order; of many, some evenly spaced."""
+    network, method, result = random_again(run)
+    paths = [run / "checkpoints" / name for name in files.kept_masks(run) or files.kept_checkpoints(run)]
+    found = {}
+    for path in filter(folders.is_file, paths):
+        checkpoint = checkpoint_of(path)
+        assert checkpoint is not None
+        epoch = load_into(network, method, run, result, checkpoint[1])
+        found[epoch] = current_masks(network)
+    epochs = sorted(found)
+    if (last := len(epochs) - 1) >= MOST_EPOCHS:
+        epochs = [epochs[round(at * last / (MOST_EPOCHS - 1))] for at in range(MOST_EPOCHS)]
+    return {epoch: found[epoch] for epoch in epochs}
+
+
+def _steady(masks: Sequence[dict[str, Tensor]]) -> float | None:
+    if len(masks) < 2:
+        return None
+    same = weights = 0
+    for path, first in masks[0].items():
+        same += int(torch.stack([each[path] == first for each in masks[1:]]).all(0).sum())
+        weights += first.numel()
+    return same / weights
 
 
 def _first(run: str | Path, use: str | Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:

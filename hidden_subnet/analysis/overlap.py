@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hidden_subnet.analysis.layers import LayerInside, layers_of
 from hidden_subnet.analysis.load import logits_of, masked_network, test_images
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.masks.layers import masked_layers
-from hidden_subnet.masks.state import current_masks, weights_digest
+from hidden_subnet.masks.state import weights_digest
 from hidden_subnet.report.results import table_of
 from hidden_subnet.store.find import run_folder
 from hidden_subnet.training.finished import Which
@@ -35,6 +36,8 @@ class Overlap:
     both: int
     expected: float
     """Mean of `both` for masks drawn at random that keep as many weights of each layer."""
+    same_sign: int | None = None
+    """How many of the weights that both keep have one sign under both masks; None where only masks are compared."""
 
     @property
     def jaccard(self) -> float:
@@ -55,17 +58,20 @@ class Overlap:
         return self.both / least if least else 1.0
 
 
-def overlap(first: Tensor, second: Tensor) -> Overlap:
-    """Compare two boolean masks of one shape."""
-    n, a, b = first.numel(), int(first.sum()), int(second.sum())
-    return Overlap(n, a, b, int((first & second).sum()), a * b / n)
+def overlap(first: Tensor, second: Tensor, signs: tuple[Tensor, Tensor] | None = None) -> Overlap:
+    """Compare two boolean masks of one shape; `signs` are those of the weights under them, -1, 0 and 1."""
+    n, a, b, both = first.numel(), int(first.sum()), int(second.sum()), first & second
+    same = None if signs is None else int((both & (signs[0] == signs[1])).sum())
+    return Overlap(n, a, b, int(both.sum()), a * b / n, same)
 
 
 def together(layers: Sequence[Overlap]) -> Overlap:
     """Return the overlap of all layers; chance is that of masks with as many weights in each of them."""
     counts = [(each.weights, each.first, each.second, each.both) for each in layers]
     n, a, b, both = (sum(column) for column in zip(*counts, strict=True))
-    return Overlap(n, a, b, both, sum(each.expected for each in layers))
+    signs = [each.same_sign for each in layers if each.same_sign is not None]
+    same = sum(signs) if len(signs) == len(layers) else None
+    return Overlap(n, a, b, both, sum(each.expected for each in layers), same)
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,18 @@ class Looked:
     """The part of a run that is compared."""
 
     folder: Path
-    masks: dict[str, Tensor]
+    layers: list[LayerInside]
+    signs: dict[str, Tensor]
+    """Those of the weights under the masks, int8, -1, 0 and 1."""
     weights_sha256: str
     taken: Tensor
     """The class that the network takes each test image for, int64 (N,)."""
     labels: Tensor
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by the paths of their layers."""
+        return {layer.path: layer.mask for layer in self.layers}
 
     @property
     def accuracy(self) -> float:
@@ -121,7 +134,8 @@ def compare(*runs: str | Path, which: Which = "last", use: str | Sequence[str] =
 
     >>> table = hs.compare(run, other)
 
-    Columns: first, second, layer, weights, first_kept, second_kept, both, jaccard, chance, nested. `which`, `use`, and
+    Columns: first, second, layer, weights, first_kept, second_kept, both, same_sign (of both), jaccard,
+    chance, nested. `which`, `use`, and
     what is raised, are those of `load`; ConfigError too where the layers of the runs differ.
     """
     rows = [
@@ -133,6 +147,7 @@ def compare(*runs: str | Path, which: Which = "last", use: str | Sequence[str] =
             "first_kept": found.first,
             "second_kept": found.second,
             "both": found.both,
+            "same_sign": found.same_sign,
             "jaccard": found.jaccard,
             "chance": found.chance,
             "nested": found.nested,
@@ -152,7 +167,10 @@ def _pair(first: Looked, second: Looked) -> Pair:
             f"{first.folder.name} and {second.folder.name} are other networks (layer {differs}: {sizes}); for the runs "
             f"of one network, type: {PROGRAM} results"
         )
-    layers = {path: overlap(mask, second.masks[path]) for path, mask in first.masks.items()}
+    layers = {
+        each.path: overlap(each.mask, other.mask, (first.signs[each.path], second.signs[each.path]))
+        for each, other in zip(first.layers, second.layers, strict=True)
+    }
     return Pair(first, second, {**layers, ALL: together([*layers.values()])})
 
 
@@ -162,4 +180,6 @@ def _look(folder: Path, which: Which, use: str | Sequence[str]) -> Looked:
         raise ConfigError(f"{folder.name}: its method masks nothing; for the runs with masks, type: {PROGRAM} results")
     images, labels = test_images(folder, use=use)
     taken = logits_of(network, images).argmax(1)
-    return Looked(folder, current_masks(network), weights_digest(network), taken, labels)
+    with torch.no_grad():
+        signs = {path: layer.effective_weight().sign().to(torch.int8) for path, layer in masked_layers(network)}
+    return Looked(folder, layers_of(network), signs, weights_digest(network), taken, labels)

@@ -243,6 +243,7 @@ def make_parser() -> argparse.ArgumentParser:
     show.add_argument("--to", type=Path, help="file to draw: png, svg or pdf (default: in the folder's figures/)")
     compare = add("compare", "tell what the masks of runs have in common, beside what random masks would", own, of_run)
     compare.add_argument("names", nargs="+", metavar="run", help=RUN)
+    compare.add_argument("--to", type=Path, help="file to draw: png, svg or pdf (default: in the folder's figures/)")
     mask = add(
         "mask", "write a run's masks to a small file, from which hidden_subnet.load makes the network", own, of_run
     )

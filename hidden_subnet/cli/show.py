@@ -25,11 +25,7 @@ def show(out: Path, name: str, which: Which, to: Path | None) -> None:
     Raises ConfigError for a file of another kind, and the errors of `look`.
     """
     folder = find_run(out, name)
-    path = to or figure_of(folder)
-    if path.suffix not in FORMATS:
-        rule = f"is drawn as one of {', '.join(FORMATS)}"
-        raise ConfigError(problem(f"--to {path}", rule, "--to", str(path.with_suffix(".png")), lead="as in"))
-    refuse_unwritable([path.absolute().parent], folder.parent, "name another file with --to")
+    path = drawable(to or figure_of(folder), folder.parent)
     inside = look(folder, which)
     from hidden_subnet.report.inside import write  # loads matplotlib
 
@@ -38,6 +34,8 @@ def show(out: Path, name: str, which: Which, to: Path | None) -> None:
     if inside.layers:
         console.print(layers_table(inside))
         say(console, "changed: kept before training and not now, or the reverse; dead, unused: no weight is kept")
+    if inside.steady is not None:
+        say(console, f"{inside.steady:.1%} of the weights are kept, or removed, by every checkpoint that the run has")
     say(console, f"checkpoint {which}: {inside.accuracy:.2%} of the {len(inside.labels):,} test images are right")
     say(console, f"wrote {path.absolute()}")
 
@@ -45,6 +43,15 @@ def show(out: Path, name: str, which: Which, to: Path | None) -> None:
 def figure_of(folder: Path) -> Path:
     """Return the file in which a run is drawn."""
     return folder.parent / "figures" / f"{folder.name}.png"
+
+
+def drawable(path: Path, out: Path) -> Path:
+    """Return the path of a figure of runs in `out`. Raises ConfigError for a format that none has, or no permission."""
+    if path.suffix not in FORMATS:
+        rule = f"is drawn as one of {', '.join(FORMATS)}"
+        raise ConfigError(problem(f"--to {path}", rule, "--to", str(path.with_suffix(".png")), lead="as in"))
+    refuse_unwritable([path.absolute().parent], out, "name another file with --to")
+    return path
 
 
 def draw_runs(done: Mapping[Path, bool], console: Console) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hidden_subnet.analysis.inside import Inside, LayerInside, look
+from hidden_subnet.analysis.inside import Inside, look
+from hidden_subnet.analysis.layers import LayerInside
+from hidden_subnet.report.overlaps import draw_matrix
 from hidden_subnet.report.style import COLOURS, GREY, Style, settings_of
 from hidden_subnet.signals import interrupt_held
 from hidden_subnet.store import folders
@@ -49,7 +51,8 @@ def plot(inside: Inside) -> Figure:
     panels: list[Callable[[Axes, Inside], None]] = [_curves, _confusion, _most_wrong]
     if inside.layers:
         flips = [_flips] if any("flip_rate" in row for row in inside.rows) else []
-        panels = [_curves, *flips, _densities, _scores, _first_layer, _confusion, _most_wrong]
+        epochs = [_epochs] if inside.epochs else []
+        panels = [_curves, *flips, _densities, _scores, _first_layer, *epochs, _confusion, _most_wrong]
     columns = 4 if len(panels) > 3 else 3
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(PANEL.width * columns, PANEL.height * rows), layout="constrained")
@@ -81,6 +84,12 @@ def _flips(axes: Axes, inside: Inside) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(inside.layers) <= NAMED:
         axes.legend(fontsize=7)
+
+
+def _epochs(axes: Axes, inside: Inside) -> None:
+    labels = [str(epoch) for epoch in sorted({epoch for pair in inside.epochs for epoch in pair})]
+    draw_matrix(axes, labels, {(str(a), str(b)): found for (a, b), found in inside.epochs.items()})
+    axes.set(xlabel="after epoch", ylabel="after epoch")
 
 
 def _densities(axes: Axes, inside: Inside) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hidden_subnet.analysis.inside import Inside, LayerInside, look
+from hidden_subnet.analysis.inside import Inside, look
+from hidden_subnet.analysis.layers import LayerInside
+from hidden_subnet.analysis.load import load_masks
 from hidden_subnet.store import files
 
 
@@ -72,3 +74,19 @@ def test_a_run_from_inside_is_what_it_recorded(method: str, undisturbed: Callabl
         changed = (now.mask != first.mask).double().mean().item()
         assert now.changed == changed
         assert (changed > 0) == (method == "edge_popup")
+
+
+def test_masks_of_the_checkpoints_that_a_run_keeps(undisturbed: Callable[[str], Path]) -> None:
+    folder = undisturbed("edge_popup")
+    inside = look(folder)
+    first, last = (load_masks(folder, which) for which in ("first", "last"))
+    epoch = (files.read_result(folder) or {})["last"]["epoch"]
+    assert {0, epoch} <= {each for pair in inside.epochs for each in pair}
+    found = inside.epochs[0, epoch]
+    assert found.both == sum(int((first[path] & last[path]).sum()) for path in first)
+    same = sum(int((first[path] == last[path]).sum()) for path in first)
+    assert inside.steady is not None
+    assert 0 < inside.steady <= same / found.weights
+    untrained = look(undisturbed("random"))
+    assert untrained.epochs == {}
+    assert untrained.steady is None

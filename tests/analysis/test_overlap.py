@@ -31,6 +31,14 @@ def test_masks_of_a_layer(
     assert (found.jaccard, found.chance, found.nested) == pytest.approx((jaccard, chance, nested))
 
 
+def test_signs_count_where_both_keep() -> None:
+    first, second = torch.tensor([1, 1, 1, 0]).bool(), torch.tensor([1, 1, 0, 1]).bool()
+    found = overlap(first, second, (torch.tensor([1, -1, 1, 0]), torch.tensor([1, 1, 0, 1])))
+    assert (found.both, found.same_sign) == (2, 1)
+    assert together([found, found]).same_sign == 2
+    assert together([found, overlap(first, second)]).same_sign is None
+
+
 def test_all_layers_have_the_chance_of_masks_with_their_densities() -> None:
     # In one density, 6 of 12 weights, chance would be 3 in common; each layer by itself expects 4 * 4 / 4 + 2 * 2 / 8.
     found = together([Overlap(4, 4, 4, 4, 4.0), Overlap(8, 2, 2, 1, 0.5)])

@@ -29,10 +29,26 @@ def test_two_runs_and_three(undisturbed: Callable[[str], Path], capfd: pytest.Ca
     kept = [(files.read_result(folder) or {})["kept"] for folder in (learned, random)]
     assert [int(each.replace(",", "")) for each in rows["all"][2:4]] == kept
     assert "of the test images are taken for the same class" in said
+    assert Path(said.splitlines()[-1].removeprefix("wrote ")).parent == learned.parent / "figures"
     assert call(learned, random, undisturbed("random_trained")) == 0
     said = capfd.readouterr().out
     assert [line.split()[:2] for line in said.splitlines() if line.startswith(" A,")] == [["A,", "B"], ["A,", "C"]]
     assert "Some have other weights under their masks" in said  # one trains them
+
+
+def test_a_sign_column_only_where_signs_differ(
+    undisturbed: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(undisturbed("edge_popup"), undisturbed("random"), "--to", tmp_path / "a.png") == 0
+    assert "same sign" not in capfd.readouterr().out
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    other = replace(small(tmp_path, "random"), seed=1)  # has other weights
+    assert execute(other, QUIET).state == "done"
+    assert call(undisturbed("edge_popup"), files.folder_of(other), "--to", tmp_path / "b.svg") == 0
+    assert "same sign: of the weights that both keep" in capfd.readouterr().out
+    assert "random masks" in (tmp_path / "b.svg").read_text()
+    said = str(call(undisturbed("edge_popup"), undisturbed("random"), "--to", "a.jpg"))
+    assert said == "error: --to a.jpg: is drawn as one of .png, .svg, .pdf; as in: --to a.png"
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:

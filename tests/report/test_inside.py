@@ -6,7 +6,9 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 
-from hidden_subnet.analysis.inside import Inside, LayerInside
+from hidden_subnet.analysis.inside import Inside
+from hidden_subnet.analysis.layers import LayerInside
+from hidden_subnet.analysis.overlap import Overlap
 from hidden_subnet.report.inside import plot, thresholds, write
 
 
@@ -36,10 +38,14 @@ ROWS = [
 ]
 
 
-def inside(*layers: LayerInside, rows: list[dict[str, float]] = ROWS) -> Inside:
+def inside(
+    *layers: LayerInside,
+    rows: list[dict[str, float]] = ROWS,
+    epochs: dict[tuple[int, int], Overlap] | None = None,
+) -> Inside:
     images, labels = torch.rand(4, 1, 2, 2), torch.tensor([0, 0, 1, 1])
     probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
-    return Inside(Path("runs/a_$run$"), "best", rows, [*layers], images, labels, probabilities)
+    return Inside(Path("runs/a_$run$"), "best", rows, [*layers], images, labels, probabilities, epochs or {})
 
 
 def panels(of: Inside) -> dict[str, Axes]:
@@ -63,6 +69,15 @@ def test_each_panel_draws_its_numbers() -> None:
     assert drawn["weights kept of fc1 for each pixel"].images[0].get_array().tolist() == [[1, 0], [1, 1]]
     assert [text.get_text() for text in drawn["test images"].texts] == ["2", "1", "1"]
     assert [text.get_text() for text in drawn["most surely wrong: class, taken for"].texts] == ["1, 0"]
+
+
+def test_checkpoints_are_a_matrix() -> None:
+    epochs = {(0, 2): Overlap(8, 4, 4, 2, 2.0), (0, 5): Overlap(8, 4, 4, 1, 2.0), (2, 5): Overlap(8, 4, 4, 4, 2.0)}
+    drawn = panels(inside(layer([0.1, 0.2], [1, 0]), epochs=epochs))
+    axes = drawn["weights in common, of those that either keeps\n(random masks: 33 %)"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "2", "5"]
+    numbers = [["1.00", "0.33", "0.14"], ["0.33", "1.00", "1.00"], ["0.14", "1.00", "1.00"]]
+    assert [text.get_text() for text in axes.texts] == [number for row in numbers for number in row]
 
 
 def test_a_method_without_masks_has_three_panels() -> None:
