@@ -120,6 +120,8 @@ def with_named_masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
     The name is without seeds and id, so that runs under masks of several seeds are on one line. Where two runs of the
     same seeds would be, the first digits of the digest follow the name.
     """
+    if not any("mask" in run.projection for run in runs):
+        return [run.projection for run in runs]
     named = [{**run.projection, "mask": _found_by(run)} if "mask" in run.projection else run.projection for run in runs]
     seeds: dict[str, list[str]] = {}
     for each in named:
