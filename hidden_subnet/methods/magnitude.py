@@ -1,4 +1,7 @@
-"""One-shot magnitude pruning: train the weights, keep the K largest, train these further (Han et al. 2015)."""
+"""One-shot magnitude pruning: train the weights, keep the K largest, train these further (Han et al. 2015).
+
+With method.weight_epochs=0 they are the trained ones of pretrained=: one dense run is pruned at many rates.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hidden_subnet.config.ranges import Range
 from hidden_subnet.config.registries import METHODS, register
 from hidden_subnet.config.settings import Config, setting
+from hidden_subnet.errors import problem
 from hidden_subnet.masks.layers import ScoreRule
 from hidden_subnet.masks.selection import LayerSelection
-from hidden_subnet.methods.base import Method
+from hidden_subnet.methods.base import Batch, Method
 from hidden_subnet.methods.random_trained import FixedMaskRule
 from hidden_subnet.methods.warmup_then_prune import WarmupThenPruneSettings, refuse_no_epochs_left
 
@@ -40,6 +45,10 @@ class MagnitudeSettings(WarmupThenPruneSettings):
     """The settings of `magnitude`."""
 
     name: str = setting("magnitude", id="always")
+    weight_epochs: int = setting(
+        6, id="always", help="epochs in which the weights train and nothing is removed", within=Range(0)
+    )
+    """0: the largest weights of pretrained= are kept from the first step on."""
 
 
 @register(METHODS, "magnitude")
@@ -64,7 +73,12 @@ class Magnitude(Method):
 
     @classmethod
     def problems(cls, config: Config) -> Iterator[str]:
-        """Refuse a number of dense epochs that leaves none to the pruned network."""
+        """Refuse a number of dense epochs that leaves none to the pruned network, and no dense epochs at all."""
+        if cls.dense_epochs(config.method) == 0 and config.pretrained is None:
+            rule = "keeps the largest of trained weights, and there are none"
+            yield problem(
+                "method.weight_epochs=0", rule, "method.weight_epochs=0", "pretrained=runs/digits-conv2-dense"
+            )
         yield from refuse_no_epochs_left(config, cls.dense_epochs(config.method), "what is kept trains further")
 
     def __init__(self, network: nn.Module, config: Config) -> None:
@@ -77,14 +91,22 @@ class Magnitude(Method):
         self._rules.append(MagnitudeRule(selection))
         return self._rules[-1]
 
+    def prepare(self, batches: Iterator[Batch]) -> None:
+        """Prune weights that are trained already, those of pretrained=."""
+        if self.dense_epochs(self.config.method) == 0:
+            self._prune()
+
     def on_epoch_start(self, epoch: int) -> None:
         """Set the phase of `epoch`; the first one after the dense ones prunes."""
         dense = epoch < self.dense_epochs(self.config.method)
         if not dense and not self._is_pruned:
-            for _, layer in self.layers:
-                layer.scores.detach().copy_(layer.weight.detach())
-            self._is_pruned = True
+            self._prune()
         self._set_phase(dense, epoch)
+
+    def _prune(self) -> None:
+        for _, layer in self.layers:
+            layer.scores.detach().copy_(layer.weight.detach())
+        self._is_pruned = True
 
     def on_evaluation(self, epochs_done: int) -> None:
         """Set the phase of the last finished epoch, without pruning."""

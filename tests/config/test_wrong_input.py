@@ -71,6 +71,7 @@ NAMES_AND_TYPES: list[tuple[str, list[str]]] = [
     ("method=dnw", ["init=signed_constant", "method=dnw", "init=kaiming_normal"]),
     ("method=warmup_then_prune train.epochs=6", ["method.weight_epochs=6", "train.epochs=6"]),
     ("method=warmup_then_prune method.weight_epochs=0", ["method.weight_epochs=0", "1 or larger"]),
+    ("method=magnitude method.weight_epochs=0", ["method.weight_epochs=0", "pretrained="]),
     ("method=warmup_then_prune pruning.ramp_epochs=9", ["pruning.ramp_epochs=9", "after 6 epochs", "epochs=15"]),
     ("pruning=overall", ["pruning=overall", "global, layerwise"]),
     ("init.scale=1", ["init.scale", "1", "none, density"]),

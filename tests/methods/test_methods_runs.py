@@ -1,8 +1,12 @@
 """Whole runs of every method: resumed to the same bits, as dense as announced, loaded, exported, and controlled."""
 
+import atexit
 import math
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +33,7 @@ from hidden_subnet.methods.synflow import SynflowSettings
 from hidden_subnet.methods.warmup_then_prune import WarmupThenPruneSettings
 from hidden_subnet.models.from_config import random_network
 from hidden_subnet.store import checkpoints, files
+from hidden_subnet.store.pretrained import resolve_pretrained
 from hidden_subnet.sweep.execute import execute
 from hidden_subnet.training.experiment import resolve
 
@@ -63,6 +68,18 @@ def structured(name: str, **settings: Any) -> Pruning:
     return Pruning(name="layerwise", structure=Structure[name], indivisible=dense, **settings)
 
 
+@cache
+def dense_run() -> Path:
+    folder = tempfile.mkdtemp(prefix="hidden_subnet-dense-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return execute(small(Path(folder), "dense", lr=0.01, epochs=1), QUIET).folder
+
+
+def magnitude_of_trained(out: Path) -> Config:
+    config = replace(small(out, "magnitude", lr=0.03), pretrained=str(dense_run()), prune_rate=0.7)
+    return resolve_pretrained(replace(config, method=MagnitudeSettings(weight_epochs=0)))
+
+
 MAKE: dict[str, Callable[[Path], Config]] = {
     "sampled": sampled,
     "random_trained": lambda out: small(out, "random_trained"),
@@ -78,6 +95,7 @@ MAKE: dict[str, Callable[[Path], Config]] = {
     "snip": lambda out: small(out, "snip", lr=0.03),
     "synflow": lambda out: replace(small(out, "synflow", lr=0.03), method=SynflowSettings(rounds=5)),
     "magnitude": lambda out: replace(small(out, "magnitude", lr=0.03), method=MagnitudeSettings(weight_epochs=1)),
+    "magnitude_of_trained": magnitude_of_trained,
     "multicoat": lambda out: replace(small(out, "multicoat"), pruning=RAMP),
     "biprop": lambda out: replace(small(out, "biprop"), init=Init(name="kaiming_normal")),
     "n_of_m": lambda out: replace(small(out), pruning=structured("n_m"), prune_rate=0.75),
@@ -280,3 +298,17 @@ def test_each_learns_digits(name: str, lr: float, epochs: int, tmp_path: Path, c
     assert result is not None
     assert result["untrained"]["first_mask"]["top1"] < 0.3
     assert result["last"]["test"]["top1"] > 0.85
+
+
+def test_magnitude_of_pretrained_weights_keeps_the_largest_from_the_first_step_on(tmp_path: Path) -> None:
+    outcome = execute(magnitude_of_trained(tmp_path), QUIET)
+    assert outcome.result is not None, outcome.message
+    weights = trained(dense_run())
+    for which in ("first", "last"):
+        for path, mask in hidden_subnet.load_masks(outcome.folder, which).items():
+            weight = weights[f"{path}.weight"].abs()
+            assert int(mask.sum()) == kept_count(weight.numel(), 0.7)
+            assert weight[mask].min() >= weight[~mask].max()
+    after, before = outcome.result["untrained"]["first_mask"], outcome.result["untrained"]["unpruned"]
+    assert before["top1"] == (files.read_result(dense_run()) or {})["last"]["test"]["top1"]
+    assert after != before
