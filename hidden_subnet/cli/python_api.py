@@ -18,6 +18,7 @@ from hydra.types import HydraContext, RunMode
 
 from hidden_subnet.cli.run import run_single
 from hidden_subnet.cli.sweep import run_sweep as run_here
+from hidden_subnet.config.chains import ancestors
 from hidden_subnet.config.convert import register
 from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.own_parts import import_own_parts, named, refuse_changed
@@ -83,6 +84,8 @@ def run(*overrides: str, use: str | Iterable[str] = (), **settings: Any) -> Resu
     if code == 130:
         raise KeyboardInterrupt
     if code:
+        chain = map(files.folder_of, [*ancestors(config), config])
+        folder = next((each for each in chain if not files.is_done(each)), folder)
         found = read_run(folder)
         raise RuntimeError(f"{folder.name}: {found.error or found.state}; its traceback: {files.working(folder)}")
     if (found := read_run(folder)).state == "stopped":

@@ -15,6 +15,7 @@ from hidden_subnet.store import claims, files, folders, sweeps
 from hidden_subnet.store.access import folders_written, refuse_unwritable
 from hidden_subnet.store.find import being_removed, find_run_or_sweep, output_folder, run_folders
 from hidden_subnet.store.liveness import LivenessProbe, settle
+from hidden_subnet.store.read import dig
 from hidden_subnet.store.sweeps import live_workers
 from hidden_subnet.sweep.console import count
 from hidden_subnet.sweep.slurm_array import folder_elsewhere
@@ -115,29 +116,34 @@ def _refuse_parents(out: Path, selected: Sequence[Path]) -> None:
     for other in run_folders(out):
         if other in selected:
             continue
-        for setting, path in _starts_from(other, selected):
+        for how, path in _starts_from(other, selected):
             for run in selected:
                 if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run)):
                     words = [*PROGRAM.split(), "rm", "--parents", run.name]
-                    rule = f"{other.name} starts from it ({setting}=), and needs it to be run again; to delete it too"
+                    rule = f"{other.name} starts from it ({how}), and needs it to be run again; to delete it too"
                     raise ConfigError(problem(f"nothing is deleted: {run.name}", rule, *words))
 
 
 def _starts_from(run: Path, parents: Sequence[Path]) -> list[tuple[str, str]]:
-    """Return what names the mask and the weights from which a run starts, and their files; [] where it is unreadable.
+    """Return how a run starts from others (mask=, pretrained=, a parent), and where these are; [] if it is unreadable.
 
     parents: the only runs that matter.
     """
-    try:
-        settings = files.working(run) / files.CONFIG
-        text = folders.read_text(settings)
-        if not any(parent.name in text for parent in parents):  # to read all settings takes longer
-            return []
-        config = files.load_config(settings)
-    except (OSError, ValueError):
-        return []
-    named = (("mask", config.mask), ("pretrained", config.pretrained))
-    return [(setting, path) for setting, path in named if path is not None]
+
+    def names_one(path: Path) -> bool:  # to read all that is in the file takes longer
+        text = folders.read_text(path)
+        return any(parent.name in text for parent in parents)
+
+    found: list[tuple[str, str | None]] = []
+    with suppress(OSError, ValueError):
+        if names_one(run / files.RESULT):
+            name = dig(files.read_result(run), "parent.name")
+            found += [("its parent", str(run.with_name(name)))] if isinstance(name, str) else []
+    with suppress(OSError, ValueError):
+        if names_one(settings := files.working(run) / files.CONFIG):
+            config = files.load_config(settings)
+            found += [("mask=", config.mask), ("pretrained=", config.pretrained)]
+    return [(how, path) for how, path in found if path is not None]
 
 
 def _mentioned(sweep: Path) -> set[str]:

@@ -137,7 +137,7 @@ def _print_outcome(outcome: Outcome, console: Console, config: Config) -> None:
         console.print("the same command continues from here" + " (without force=true)" * config.force)
     elif outcome.state == "stopped":
         say(console, f"{outcome.message}; to continue, add resume_stopped=true")
-    elif outcome.state == "busy":
+    elif outcome.state == "busy" or outcome.folder != files.folder_of(config):
         say(console, outcome.message)
     say(console, f"{outcome.state}: {outcome.folder}")
     if outcome.state in ("done", "skipped"):

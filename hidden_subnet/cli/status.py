@@ -92,7 +92,8 @@ def _details(seen: SweepStatus, progress: Progress, console: Console) -> Page:
     for job in failures[:MAX_FAILURES]:
         parts.append(
             Text(
-                f"{job.state}: {names[job.folder.name]}: {files.last_error_line(job.folder) or job.message}",
+                f"{job.state}: {names[job.folder.name]}: "
+                + (job.message if job.blocked else files.last_error_line(job.folder) or job.message),
                 style="red",
             )
         )

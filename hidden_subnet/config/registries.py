@@ -177,6 +177,14 @@ class MethodTraits:
         return set()
 
     @classmethod
+    def parent(cls, config: Config) -> Config | None:
+        """Return the config of the run from which that of `config` starts, as follows from its settings; None: none.
+
+        That run is executed before it, and `Method.start_from` reads it.
+        """
+        return None
+
+    @classmethod
     def schema(cls, settings: Any) -> int:
         """Return a number that is raised where the same `settings` give another result than before: it changes the id.
 

@@ -138,6 +138,13 @@ class Method(MethodTraits):
         """
         return KeepAll()
 
+    def start_from(self, checkpoint: Callable[[str | int], dict[str, Tensor]]) -> None:
+        """Start from the run that `parent` names, once per run, before `prepare`; a resumed run skips it.
+
+        checkpoint: by the name first, best or last, or the number of an epoch that `keeps_epoch` has kept, the tensors
+        of the parent's network on the CPU by name. What it sets needs the trait `changes_weights`.
+        """
+
     def prepare(self, batches: Iterator[Batch]) -> None:
         """Prepare the first step, once per run (a resumed run skips it): scores from a few batches, or a first phase.
 
@@ -174,6 +181,10 @@ class Method(MethodTraits):
         self.on_epoch_start(max(0, epochs_done - 1))
         if self.allocation is not None:
             self.allocation.refresh()
+
+    def keeps_epoch(self, epoch: int) -> bool:
+        """Return whether to keep a checkpoint after `epoch` epochs, from which other runs start."""
+        return False
 
     def metrics(self) -> dict[str, float]:
         """Return further columns, name to number, for the row of the epoch in metrics.jsonl."""

@@ -15,7 +15,7 @@ from hidden_subnet.methods.apply import require_gradients
 from hidden_subnet.methods.base import Method
 from hidden_subnet.models.inits import fill
 
-MOMENTS = ("prepare", "on_epoch_start", "penalty", "on_step_end")
+MOMENTS = ("start_from", "prepare", "on_epoch_start", "penalty", "on_step_end")
 """Hooks for which a loop of one's own has no place."""
 
 

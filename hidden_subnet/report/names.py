@@ -22,6 +22,7 @@ VALUES: dict[str, dict[Any, str]] = {
         "grasp": "GraSP",
         "synflow": "SynFlow",
         "magnitude": "magnitude pruning",
+        "imp": "iterative magnitude pruning",
         "dense": "dense",
         "dnw": "DNW",
         "warmup_then_prune": "warm-up, then pruned",

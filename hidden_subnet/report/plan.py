@@ -12,13 +12,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from hidden_subnet.config.chains import chained
 from hidden_subnet.config.differences import described, flat, short_names, shown, varying
 from hidden_subnet.config.identity import projection, settings_in_use
 from hidden_subnet.config.registries import info_of, model_entry
 from hidden_subnet.config.settings import Config
 from hidden_subnet.store import claims, files, folders, liveness
 from hidden_subnet.store.read import dig, number
-from hidden_subnet.sweep.console import clock, count, make_console, say
+from hidden_subnet.sweep.console import added_line, clock, count, make_console, say
 from hidden_subnet.sweep.progress import RunTimes, makespan
 
 MAX_RUNS = 30
@@ -45,6 +46,9 @@ class PlannedRun:
     is_similar: bool = True
     """Whether `seconds` are those of similar finished runs, not of a few steps."""
 
+    depth: int = 0
+    """Number of runs before it in its chain, the last of which stands above it."""
+
     @property
     def runs(self) -> bool:
         """Whether the command would execute it."""
@@ -66,14 +70,19 @@ def print_plan(
         refuse_wrong_augmentation(named)
     console = make_console()
     out = Path(os.path.abspath(configs[0].out))
-    runs = planned(configs)
+    links = chained(configs)
+    added, configs = len(links) - len(configs), [link.config for link in links]
+    runs = [replace(run, depth=link.depth) for run, link in zip(planned(configs), links, strict=True)]
     elsewhere = described(min(at_a_time, sum(run.runs for run in runs)))
     if not elsewhere:
         runs = _with_estimates(configs, runs, at_a_time)
     say(console, f"plan: {count(len(runs), 'run')} in {out}: {_states(runs)}")
+    if added:
+        say(console, added_line(added))
     console.print(_each(runs) if len(runs) <= MAX_RUNS else _combinations(runs))
     todo = [run for run in runs if run.runs]
-    for line in [*_times(todo, at_a_time, "if Slurm starts them all at once" if elsewhere else ""), elsewhere]:
+    condition = "if Slurm starts them all at once" if elsewhere else ""
+    for line in [*_times(todo, at_a_time, _longest_chain(runs), condition), elsewhere]:
         if line:
             say(console, line)
     console.print("nothing was run; the same command without plan=true runs it", highlight=False)
@@ -138,7 +147,18 @@ def _epochs_done(folder: Path) -> int:
         return 0
 
 
-def _times(todo: list[PlannedRun], at_a_time: int, condition: str = "") -> list[str]:
+def _longest_chain(runs: Sequence[PlannedRun]) -> float:
+    """Return the seconds of the chain that takes longest, whose runs are executed one after the other."""
+    until: list[float] = []
+    longest = 0.0
+    for run in runs:
+        before = until[run.depth - 1] if run.depth else 0.0
+        until[run.depth :] = [before + ((run.seconds or 0.0) if run.runs else 0.0)]
+        longest = max(longest, until[-1])
+    return longest
+
+
+def _times(todo: list[PlannedRun], at_a_time: int, least: float, condition: str = "") -> list[str]:
     if not todo:
         return []
     known = [run.seconds for run in todo if run.seconds is not None]
@@ -146,7 +166,7 @@ def _times(todo: list[PlannedRun], at_a_time: int, condition: str = "") -> list[
         return [f"{count(len(todo), 'run')} to execute; there is no similar finished run to estimate the time from"]
     workers = sorted({1, min(at_a_time, len(todo))})
     rest = f" ({len(todo) - len(known)} more without an estimate)" if len(known) < len(todo) else ""
-    spans = ", ".join(f"{each} at a time {clock(makespan(known, each))}" for each in workers)
+    spans = ", ".join(f"{each} at a time {clock(max(least, makespan(known, each)))}" for each in workers)
     sources = {run.is_similar for run in todo if run.seconds is not None}
     source = " and ".join(["similar finished runs"] * (True in sources) + ["a few steps (~)"] * (False in sources))
     if_so = f" {condition}" * (bool(condition) and len(workers) > 1)
@@ -156,7 +176,7 @@ def _times(todo: list[PlannedRun], at_a_time: int, condition: str = "") -> list[
 def _each(runs: Sequence[PlannedRun]) -> Table:
     table, names = _table(["run"]), described(runs)
     for run in runs:
-        table.add_row(Text(names[run.folder.name]), _weights(run), _time([run]), _state([run]))
+        table.add_row(Text("  " * run.depth + names[run.folder.name]), _weights(run), _time([run]), _state([run]))
     return table
 
 

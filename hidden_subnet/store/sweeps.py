@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hidden_subnet.config.chains import chained
 from hidden_subnet.config.checks import check
 from hidden_subnet.config.convert import from_dict
 from hidden_subnet.config.identity import earlier_folder_name, folder_name, name_of, once_but_seed, projections
@@ -54,6 +55,8 @@ class Sweep:
     """The settings that make up each run's identity (config/identity.py); None in manifests of older versions."""
     provenance: dict[str, Any]
     """The command that launched the sweep (provenance.of_command)."""
+    parents: list[str | None]
+    """Name of the run from which each starts, which is another one of the sweep; None for most."""
     launched: float
     """When, in seconds by the file system's clock."""
     launch: str | None
@@ -108,16 +111,22 @@ class Planned:
     runs: list[Path]
     """Folders of the runs, likewise."""
     projections: list[dict[str, Any]]
+    parents: list[str | None]
 
 
 def plan(configs: list[Config], label: str) -> Planned:
-    """Name the runs and the sweep: `label` and 8 hex digits of a hash of the runs' ids, the same for the same runs."""
+    """Name the runs and the sweep: `label` and 8 hex digits of a hash of the runs' ids, the same for the same runs.
+
+    The runs from which others start belong to it, whether they are among `configs` or not, and whether they are done.
+    """
+    links = chained(configs)
+    configs = [link.config for link in links]
     whats = projections(configs)
     names = [name_of(config, what) for config, what in zip(configs, whats, strict=True)]
     digest = hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()
     folder = Path(os.path.abspath(configs[0].out)) / SWEEPS / f"{label[:40]}-{digest[:8]}"
     runs = [run_folder(config, name) for config, name in zip(configs, names, strict=True)]
-    return Planned(label, folder, configs, runs, whats)
+    return Planned(label, folder, configs, runs, whats, [link.parent for link in links])
 
 
 def write(planned: Planned, provenance: dict[str, Any]) -> Sweep:
@@ -129,8 +138,8 @@ def write(planned: Planned, provenance: dict[str, Any]) -> Sweep:
     # Portable settings: workers start in other directories, perhaps on other machines.
     settings = once_but_seed(planned.configs, portable, lambda values, config: {**values, "seed": config.seed})
     entries = [
-        {"name": run.name, "settings": values, "projection": what}
-        for run, values, what in zip(planned.runs, settings, planned.projections, strict=True)
+        {"name": run.name, "settings": values, "projection": what, **({"parent": parent} if parent else {})}
+        for run, values, what, parent in zip(planned.runs, settings, planned.projections, planned.parents, strict=True)
     ]
     launch = secrets.token_hex(8)
     content = {"name": folder.name, "label": planned.label, "launch": launch, **provenance, "runs": entries}
@@ -141,7 +150,8 @@ def write(planned: Planned, provenance: dict[str, Any]) -> Sweep:
         folders.remove_temporaries(folder / each)
     launched = folders.status(folder / MANIFEST).st_mtime
     written = [_as_in_manifest(*each) for each in zip(planned.configs, planned.runs, settings, strict=True)]
-    return Sweep(folder, planned.runs, settings, [*planned.projections], _of(content), launched, launch, written)
+    whats: list[dict[str, Any] | None] = [*planned.projections]
+    return Sweep(folder, planned.runs, settings, whats, _of(content), planned.parents, launched, launch, written)
 
 
 def _as_in_manifest(config: Config, run: Path, settings: dict[str, Any]) -> Config:
@@ -164,12 +174,13 @@ def read(folder: Path) -> Sweep:
             raise ValueError("it has no runs")
         names = [_run_name(entry["name"]) for entry in entries]
         settings = [_mapping(entry["settings"]) for entry in entries]
+        parents = [_run_name(entry["parent"]) if "parent" in entry else None for entry in entries]
         projections = [_mapping(entry["projection"]) if "projection" in entry else None for entry in entries]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from None
     folder = folder.absolute()
     runs = [folder.parents[1] / name for name in names]
-    return Sweep(folder, runs, settings, projections, _of(content), launched, launch)
+    return Sweep(folder, runs, settings, projections, _of(content), parents, launched, launch)
 
 
 def _of(content: dict[str, Any]) -> dict[str, Any]:

@@ -61,3 +61,8 @@ def clock(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def added_line(added: int) -> str:
+    """Return the line on runs of a sweep that nobody has asked for."""
+    return f"adds {count(added, 'run')} that others start from"

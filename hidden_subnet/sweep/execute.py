@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from hidden_subnet.config.chains import ancestors
 from hidden_subnet.config.own_parts import led_through_own_code, said
 from hidden_subnet.config.settings import Config
+from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.signals import stop_signals
 from hidden_subnet.store import claims, files, folders, liveness, provenance
 from hidden_subnet.store.access import folders_written, refuse_unwritable
@@ -26,6 +28,8 @@ from hidden_subnet.training.run import follow, run
 
 EXIT_CODES = {"done": 0, "skipped": 0, "followed": 0, "stopped": 0, "failed": 1, "busy": 1, "interrupted": 130}
 """Exit code of a command that executes one run, by the state of its Outcome."""
+WAIT_SECONDS = 2.0
+"""How often a single run looks whether another process has done its parent."""
 ASK_SECONDS = 0.5
 """How often a run looks whether it was asked to stop (claims.ask_to_stop)."""
 
@@ -119,8 +123,10 @@ def execute(
     """Execute the run unless its result exists. An exception of the run becomes error.txt and the state `failed`.
 
     `stopped` is asked after each step whether to save and stop; by default the first INT, TERM, HUP or USR2 stops it.
-    Raises ValueError and OSError of files.open_folder, before anything has started.
+    A single run whose parent is not done executes first what is missing of its chain. Raises ValueError and OSError of
+    files.open_folder, before anything has started.
     """
+    launch = launch or LaunchInfo()
     met = rendezvous(config.train.devices)
     if met is not None and met.rank > 0:
         folder = met.wait_for_folder()
@@ -129,10 +135,54 @@ def execute(
                 follow(config, folder, team)
         return Outcome("followed", folder or files.folder_of(config))
     try:
-        return _claim_and_execute(config, observer, launch or LaunchInfo(), stopped, met, open_trackers)
+
+        def execute_one(each: Config) -> Outcome:
+            return _claim_and_execute(each, observer, launch, stopped, met, open_trackers)
+
+        if not launch.worker:  # a worker takes a run only once its parent is done
+            ended = _execute_ancestors(config, execute_one, observer.say, stopped or (lambda: False), met)
+            if ended is not None:
+                return ended
+        return execute_one(config)
     finally:
         if met is not None:
             met.close()
+
+
+def _execute_ancestors(
+    config: Config,
+    execute_one: Callable[[Config], Outcome],
+    say: Callable[[str], None],
+    stopped: Callable[[], bool],
+    met: Rendezvous | None,
+) -> Outcome | None:
+    """Execute what is not done of the chain before a run; wait where another process does.
+
+    Returns how it ended where a run of it has no result, so that this one cannot start.
+    """
+    child = files.folder_of(config)
+    if files.is_done(child) and not config.force:
+        return None
+    missing = [each for each in ancestors(config) if not files.is_done(files.folder_of(each))]
+    for number, each in enumerate(missing, 1):
+        parent = files.folder_of(each).name
+        if met is not None:
+            words = f"method={each.method.name}", f"prune_rate={each.prune_rate:.12g}"
+            rule = f"starts from {parent}, which is not done; run that one first, likewise"
+            raise ConfigError(problem(child.name, rule, *words, lead="as in"))
+        say(f"{child.name} starts from {parent}, which is not done and runs first ({number} of {len(missing)})")
+        outcome = execute_one(each)
+        if outcome.state == "busy":
+            say(f"waiting for another process, which executes {parent} (Ctrl-C stops the waiting, not that run)")
+        while outcome.state == "busy" and not stopped():
+            time.sleep(WAIT_SECONDS)
+            outcome = execute_one(each)
+        if outcome.state not in ("done", "skipped"):
+            # A run that is stopped on purpose leaves nothing to do, but for this one.
+            state = {"busy": "interrupted", "stopped": "failed"}.get(outcome.state, outcome.state)
+            why = f"{child.name}: its parent {parent} {'' if outcome.state == 'failed' else 'was '}{outcome.state}"
+            return Outcome(state, outcome.folder, message=why)
+    return None
 
 
 def _claim_and_execute(

@@ -2,7 +2,7 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Job:
     """The run's status at the last look, with the holder of its claim."""
     claimable: bool = False
     """Whether a worker of this launch may execute it."""
+    blocked: bool = False
+    """Whether its parent has ended without a result, so that it is `failed` and cannot start."""
     final: bool = False
     """Whether it failed under this worker, which then does not try it again."""
     unanswered: int = 0
@@ -49,6 +51,8 @@ class Job:
     """How often a file server did not answer to a process that was to execute it."""
     not_before: float = 0.0
     """Time of time.monotonic() before which no process is started for it, after such an error."""
+    parent: "Job | None" = field(default=None, repr=False, compare=False)
+    """The run from which it starts."""
 
     def postpone(self, error: str) -> None:
         """Leave the run as it is, to be looked at or started again soon; give it up after many times."""
@@ -95,10 +99,14 @@ class Job:
 
 def listed_jobs(sweep: Sweep) -> list[Job]:
     """All runs of the sweep as the manifest lists them, before any look at their files."""
-    return [
+    jobs = [
         Job(run, settings, projection)
         for run, settings, projection in zip(sweep.runs, sweep.settings, sweep.projections, strict=True)
     ]
+    by_name = {job.folder.name: job for job in jobs}
+    for job, parent in zip(jobs, sweep.parents, strict=True):
+        job.parent = by_name.get(parent or "")
+    return jobs
 
 
 def jobs_of(sweep: Sweep, probe: LivenessProbe) -> list[Job]:
@@ -152,6 +160,34 @@ def look(job: Job, sweep: Sweep, probe: LivenessProbe) -> None:
         job.claimable = deaths < DEATHS - 1
         if not job.claimable:
             job.message = f"its process died {DEATHS} times, the last time: {now.message}"
+    job.blocked = False
+    if job.parent is not None and job.claimable:
+        _wait_for(job.parent, job)
+
+
+def _wait_for(parent: Job, job: Job) -> None:
+    """Let a job that may be executed wait for its parent, or mark it where the parent has ended without a result."""
+    job.claimable = parent.state in ("done", "skipped")
+    job.blocked = parent.state in ("failed", "lost", "stopped") and not parent.claimable
+    if job.blocked:
+        verb = "failed" if parent.state == "failed" else f"was {parent.state}"
+        job.state, job.message = "failed", f"its parent {parent.folder.name} {verb}"
+
+
+def descendants(jobs: list[Job], of: Job) -> list[Job]:
+    """Return the jobs of a sweep that start from `of`, or from one that does; parents stand before in the list."""
+    found = [of]
+    for job in jobs:
+        if job.parent is not None and any(job.parent is each for each in found):
+            found.append(job)
+    return found[1:]
+
+
+def leaves(jobs: list[Job]) -> list[Job]:
+    """Return the jobs that are left to do and from which none of these starts: so many can run at a time."""
+    todo = [job for job in jobs if not job.is_settled]
+    parents = {id(job.parent) for job in todo}
+    return [job for job in todo if id(job) not in parents]
 
 
 def _deaths(folder: Path, launch: str | None) -> int:

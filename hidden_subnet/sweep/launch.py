@@ -22,9 +22,9 @@ from hidden_subnet.store.access import may_not_replace, owner, refuse_unwritable
 from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.read import STATES
 from hidden_subnet.store.sweeps import Sweep
-from hidden_subnet.sweep.console import count, make_console, say
+from hidden_subnet.sweep.console import added_line, count, make_console, say
 from hidden_subnet.sweep.in_vain import in_vain
-from hidden_subnet.sweep.jobs import Job, jobs_of
+from hidden_subnet.sweep.jobs import Job, jobs_of, leaves
 from hidden_subnet.sweep.progress import Progress
 from hidden_subnet.sweep.view import View
 
@@ -56,6 +56,7 @@ def launch(
     """
     console = make_console()
     planned = sweeps.plan(configs, label)
+    added, configs = len(planned.configs) - len(configs), planned.configs
     todo = [config for config, run in zip(configs, planned.runs, strict=True) if config.force or not files.is_done(run)]
     done_before = len(configs) - len(todo)
     already = f", {done_before} of them finished before (force=true runs them again)" if done_before else ""
@@ -64,6 +65,8 @@ def launch(
         todo, already = kept, f"{already}, {stopped_before} stopped before (resume_stopped=true continues them)"
     folder = planned.folder
     say(console, f"sweep {folder.name}: {count(len(configs), 'run')}{already}")
+    if added:
+        say(console, added_line(added))
     for line in in_vain(configs, planned.runs):
         say(console, line)
     if todo:
@@ -145,7 +148,7 @@ def execute_here(workers: int | None, jobs_per_gpu: int | None, open_trackers: "
         from hidden_subnet.sweep.gpu_sharing import slots_for
         from hidden_subnet.sweep.worker import work
 
-        todo = [job.config for job in jobs if not job.is_settled]
+        todo = [job.config for job in leaves(jobs)]
         slots = slots_for(todo, workers, jobs_per_gpu, partial(say, console))
         threads = f"{slots.threads} thread{'s' * (slots.threads > 1)} each"
         say(console, f"{slots.count} at a time, {threads}; each run writes to {sweep.out}")
@@ -160,7 +163,7 @@ def report_failures(sweep: Sweep, jobs: list[Job], console: Console) -> bool:
     failures, names = [job for job in jobs if job.state in ("failed", "lost")], described(jobs)
     for job in failures[:10]:
         say(console, f"{job.state}: {names[job.folder.name]}: {job.message}", "red")
-        if files.read_error(job.folder):
+        if not job.blocked and files.read_error(job.folder):
             say(console, f"  traceback: {files.working(job.folder) / files.ERROR}")
     if len(failures) > 10:
         say(console, f"... and {len(failures) - 10} more: {PROGRAM} status {sweep.folder}")

@@ -12,7 +12,7 @@ from hidden_subnet.sweep.console import count, make_console, say
 from hidden_subnet.sweep.execute import OpenTrackers, no_trackers
 from hidden_subnet.sweep.fork_server import load_ahead
 from hidden_subnet.sweep.gpu_sharing import slots_for
-from hidden_subnet.sweep.jobs import jobs_of
+from hidden_subnet.sweep.jobs import jobs_of, leaves
 from hidden_subnet.sweep.preflight import preflight
 from hidden_subnet.sweep.slurm import requeue, should_requeue
 from hidden_subnet.sweep.view import View
@@ -41,7 +41,8 @@ def serve(
         say(console, f"the sweep was stopped ({reason}); the command that launched it resumes it")
         return 130
     jobs = jobs_of(sweep, LivenessProbe(sweep.out))
-    todo = [job.config for job in jobs if job.claimable or job.state == "running" or job.unanswered]
+    left = [job for job in jobs if job.claimable or job.state in ("queued", "running") or job.unanswered]
+    todo = [job.config for job in left]
     if not todo:
         runs, failed = count(len(jobs), "run"), sum(not job.is_settled for job in jobs)
         if not failed:
@@ -54,7 +55,7 @@ def serve(
         require_own_parts(config)
     load_ahead(todo)
     preflight(todo)
-    slots = slots_for(todo, workers, jobs_per_gpu, partial(say, console))
+    slots = slots_for([job.config for job in leaves(left)], workers, jobs_per_gpu, partial(say, console))
     say(
         console,
         f"worker of {sweep.name}: {count(len(todo), 'run')} not done, {slots.count} at a time, "
@@ -73,8 +74,7 @@ def serve(
         )
     if worked.reason:
         say(console, f"worker stopped ({worked.reason})")
-    left = any(job.state in ("queued", "interrupted") for job in jobs)
-    if left and should_requeue(worked.signals):
+    if any(job.state in ("queued", "interrupted") for job in jobs) and should_requeue(worked.signals):
         say(console, requeue(requeues, folder / "slurm"))
     if worked.reason:
         return 130

@@ -30,7 +30,7 @@ from hidden_subnet.store.slurm_queue import QueuedJob, queue
 from hidden_subnet.store.sweeps import SLURM, Sweep
 from hidden_subnet.sweep import slurm
 from hidden_subnet.sweep.console import count, say
-from hidden_subnet.sweep.jobs import Job, try_look
+from hidden_subnet.sweep.jobs import Job, leaves, try_look
 from hidden_subnet.sweep.view import View
 
 JOBS = re.compile(r"jobs-[0-9]+\.json")
@@ -76,8 +76,7 @@ class Array:
 
         Raises Left if the workers continue without this process: with `detach`, or after Ctrl-C.
         """
-        left = sum(not job.is_settled for job in jobs)
-        wanted = min(self.workers or DEFAULT_WORKERS, left)
+        wanted = min(self.workers or DEFAULT_WORKERS, len(leaves(jobs)))
         tasks = _alive(sweep.folder)
         if tasks:
             say(console, f"{count(len(tasks), 'worker')} of this sweep in the queue already: {' '.join(tasks)}")

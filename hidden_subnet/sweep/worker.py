@@ -25,7 +25,7 @@ from hidden_subnet.store.liveness import LivenessProbe, Observation, this_host, 
 from hidden_subnet.store.sweeps import Presence, Sweep, live_workers
 from hidden_subnet.sweep import processes
 from hidden_subnet.sweep.execute import LaunchInfo, OpenTrackers, no_trackers
-from hidden_subnet.sweep.jobs import AGAIN_SECONDS, Job, jobs_of, try_look
+from hidden_subnet.sweep.jobs import AGAIN_SECONDS, Job, descendants, jobs_of, try_look
 from hidden_subnet.sweep.processes import Child, Slots
 
 SAME_ERROR = 5
@@ -166,10 +166,16 @@ class Work:
         self.reason = self.reason or message
 
     def judge(self, job: Job) -> None:
-        """Decide after the end of a run whether it may be resumed, and whether the worker or the sweep stops."""
+        """Decide after the end of a run whether it may be resumed, and whether the worker or the sweep stops.
+
+        Those that start from it may do so now, or never; a worker on a cluster has to know it before it leaves.
+        """
         self.failures_in_a_row = self.failures_in_a_row + 1 if job.state in ("failed", "lost") else 0
         if job.state == "interrupted":
             job.claimable = not self.reason
+        for each in descendants(self.jobs, job):
+            if not each.is_settled and all(each is not child.job for child in self.running):
+                self._announce(try_look(each, self.sweep, self._probe()))
         if job.final and job.config.on_error is OnError.stop:
             self._stop_sweep(f"on_error=stop: {job.folder.name} {'failed' if job.state == 'failed' else 'was lost'}")
         self._stop_after_same_errors()
@@ -258,7 +264,7 @@ class Work:
         if any(job.state == "done" for job in self.jobs):
             return
         # Compared without numbers, since losses and paths differ from run to run.
-        bad = [job for job in self.jobs if job.state in ("failed", "lost") and not job.claimable]
+        bad = [job for job in self.jobs if job.state in ("failed", "lost") and not (job.claimable or job.blocked)]
         errors = Counter(re.sub(r"\d+", "0", job.message) for job in bad)
         for error, count in errors.most_common(1):
             if count >= SAME_ERROR and not self.reason:
@@ -295,8 +301,11 @@ class Work:
                     flush=True,
                 )
             return bool(others)
-        # On a cluster a worker gives its place back, unless a run's heartbeat is late and its holder may be dead.
-        return any(status.late for status in others)
+        # On a cluster a worker gives its place back, unless a run's heartbeat is late and its holder may be dead, or
+        # several runs wait for the end of one, whose own worker takes one of them.
+        waiting = Counter(id(job.parent) for job in self.jobs if job.state == "queued")
+        several = any(waiting[id(job)] > 1 for job in self.jobs if job.state == "running")
+        return several or any(status.late for status in others)
 
 
 def work(

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hidden_subnet.config.identity import digest, id_of, projection
 from hidden_subnet.config.own_parts import require_own_parts
-from hidden_subnet.config.registries import MethodTraits
+from hidden_subnet.config.registries import MethodTraits, method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.masks.state import load_trained, weights_digest
 from hidden_subnet.methods.base import Method
@@ -91,7 +91,9 @@ def require_its_weights(name: str, result: dict[str, Any], digest: str) -> None:
         )
 
 
-def read_checkpoint(folder: Path, which: Which, config: Config, method: MethodTraits) -> dict[str, Any] | None:
+def read_checkpoint(
+    folder: Path, which: Which, config: Config, method: MethodTraits | type[MethodTraits]
+) -> dict[str, Any] | None:
     """Return a checkpoint of the finished run in `folder`; None where nothing was trained and the seed is enough.
 
     Raises FileNotFoundError where it does not exist, and ValueError for a damaged file, or for `best` of a run without
@@ -112,6 +114,20 @@ def read_checkpoint(folder: Path, which: Which, config: Config, method: MethodTr
     state = checkpoints.load(path)
     checkpoints.require_own(path, state)
     return state
+
+
+def checkpoint_of_parent(parent: Config, which: Which) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint of the run from which another one starts, by name, on the CPU.
+
+    Raises ValueError where it is not finished, or damaged, and FileNotFoundError where it has no such checkpoint.
+    """
+    folder = files.folder_of(parent)
+    if not folders.is_file(folder / files.RESULT):
+        raise ValueError(f"its parent {folder.name} is not done; the same command runs it first")
+    state = read_checkpoint(folder, which, parent, method_traits(parent))
+    assert state is not None
+    trained: dict[str, Tensor] = state["trained"]
+    return trained
 
 
 def config_to_build(folder: Path) -> Config:

@@ -8,7 +8,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from hidden_subnet.config.identity import folder_name, projection
+from hidden_subnet.config.chains import parent_of
+from hidden_subnet.config.identity import folder_name, id_of, projection
 from hidden_subnet.masks.layers import masked_layers, not_masked
 from hidden_subnet.masks.state import current_masks, flips, kept_weights
 from hidden_subnet.training.accounting import count_bits, count_flops, count_trained, peak_memory
@@ -90,7 +91,7 @@ def run_result(
     config, method = experiment.config, experiment.method
     flops = count_flops(config.model, experiment.run.info)
     shares = {path: kept[path] / layer.weight.numel() for path, layer in masked_layers(experiment.network)}
-    pretrained = experiment.pretrained
+    pretrained, parent = experiment.pretrained, parent_of(config)
     densities = _densities(
         experiment, kept, sum(layer.weight.numel() for _, layer in masked_layers(experiment.network))
     )
@@ -119,6 +120,7 @@ def run_result(
             if pretrained
             else {}
         ),
+        **({"parent": {"name": folder_name(parent), "id": id_of(parent)}} if parent else {}),
         **({"mask": {"sha256": config.mask_sha256, **experiment.mask.record()}} if experiment.mask else {}),
         "seconds": seconds,
         "environment": {

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hidden_subnet.config.chains import parent_of
 from hidden_subnet.config.convert import as_dict, restored
 from hidden_subnet.config.identity import id_of
 from hidden_subnet.config.own_parts import USED
@@ -43,6 +45,7 @@ from hidden_subnet.training.experiment import (
     recalibrate,
     resolve,
 )
+from hidden_subnet.training.finished import checkpoint_of_parent
 from hidden_subnet.training.keep_masks import write_masks
 from hidden_subnet.training.metrics import MetricSums, evaluate
 from hidden_subnet.training.not_finite import reason, refuse_first_weights, refuse_images
@@ -152,6 +155,8 @@ def _run(
     experiment = replace(masked(built, run, folder, loaders, group), check_stop=check_stop)
     method, config = experiment.method, run.config
     if saved is None:
+        if (parent := parent_of(config)) is not None:
+            method.start_from(partial(checkpoint_of_parent, parent))
         method.prepare(shared(loaders.train, WHOLE).epoch(run.data_seed, 0))
         method.on_evaluation(0)
     if method.masks and not is_measured:
@@ -339,7 +344,7 @@ def _finish_epoch(experiment: Experiment, trainer: Trainer, epoch_at: float, los
     method.on_evaluation(epoch)
     experiment.group.sync_batch_norm_buffers(experiment.network)
     every = config.checkpoint.every
-    keeps = bool(every) and epoch % every == 0
+    keeps = (bool(every) and epoch % every == 0) or method.keeps_epoch(epoch)
     if experiment.validation_images or keeps:
         experiment.recalibrate()
     validation = experiment.evaluate(experiment.validation_images) if experiment.validation_images else None

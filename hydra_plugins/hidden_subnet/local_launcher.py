@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.settings import Config, OnError
 from hidden_subnet.errors import ConfigError, problem
+from hidden_subnet.store.files import folder_of
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.hydra_settings import refuse_per_job
 from hydra_plugins.hidden_subnet.objective import objective
@@ -97,12 +98,12 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
     def execute(self, configs: list[Config], job_overrides: Sequence[Sequence[str]], label: str) -> list[JobReturn]:
         """Run all jobs. Exits with 1 (130 after Ctrl-C) if some are not done, after table and figure are written."""
-        jobs, code = self.run(configs, label)
+        _, code = self.run(configs, label)
         if code:
             sys.exit(code)
         return [
-            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(job.folder))
-            for job, overrides in zip(jobs, job_overrides, strict=True)
+            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(folder_of(config)))
+            for config, overrides in zip(configs, job_overrides, strict=True)
         ]
 
     def described(self, tasks: int) -> str:

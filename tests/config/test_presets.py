@@ -37,6 +37,7 @@ RUNS = {
     "fashion_mnist_conv4": 80,
     "gem_miner_ablation": 12,
     "imagenet": 9,
+    "imp": 36,
     "iterand": 12,
     "methods": 174,
     "methods_conv4": 174,
@@ -47,7 +48,7 @@ RUNS = {
     "scaling": 150,
     "signed": 15,
     "signed_mnist": 10,
-    "smoke": 35,
+    "smoke": 37,
     "temperature": 50,
     "width": 90,
     "width_at_kept": 30,
@@ -105,7 +106,7 @@ def test_the_command_line_wins(jobs: Jobs) -> None:
 def test_smoke_has_every_method_with_every_pruning(jobs: Jobs) -> None:
     found = {(config.method.name, config.pruning.name) for config in jobs("smoke")}
     without = {"sampled", "dense", "last_layer"}
-    assert len({method for method, _ in found}) == 17  # those of this package; one that was added need not be there
+    assert len({method for method, _ in found}) == 18  # those of this package; one that was added need not be there
     every = {
         (method, pruning)
         for method in {method for method, _ in found}
@@ -307,8 +308,9 @@ def test_smoke_runs(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     results = [read_result(path.parent) for path in tmp_path.glob("*/result.json")]
-    assert len(results) == RUNS["smoke"]
-    assert f"{RUNS['smoke']} done" in done.stdout
+    every = RUNS["smoke"] + 2  # the dense networks from which method=imp starts
+    assert len(results) == every
+    assert f"{every} done" in done.stdout
     # Four epochs are enough to be far from chance wherever something is trained at all.
     for result in results:
         assert result is not None

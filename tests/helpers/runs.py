@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from hidden_subnet.config.chains import ancestors
 from hidden_subnet.config.registries import METHODS, info_of, load_parts
 from hidden_subnet.config.settings import Config, Data, Init, Model, Pruning, Train
 from hidden_subnet.models.from_config import masked_shapes
@@ -41,6 +42,14 @@ def small(out: Path, method: str = "edge_popup", **train: Any) -> Config:
         out=str(out),
     )
     return with_mask(config) if METHODS[method].has_given_mask else config
+
+
+def with_parents(config: Config) -> Config:
+    """Execute the runs from which that of the config starts, and return the config."""
+    for each in ancestors(config):
+        outcome = execute(each, QUIET)
+        assert outcome.state in ("done", "skipped"), outcome.message
+    return config
 
 
 @cache

@@ -49,7 +49,7 @@ def test_every_method_and_pruning_runs_and_moves_what_it_may(
         "dnw": scores,
         "warmup_then_prune": weights,
         "last_layer": {list(before)[-1]},
-        **dict.fromkeys(("finetune", "magnitude", "snip", "grasp", "synflow"), weights),
+        **dict.fromkeys(("finetune", "magnitude", "imp", "snip", "grasp", "synflow"), weights),
     }
     by_trait = {"scores": scores, "weights": set(before), "both": scores | weights, "nothing": set[str]()}
     moves = known.get(method_name, by_trait[METHODS[method_name].trains])  # also of a method that was added

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from helpers.runs import QUIET, assert_same_run, interrupt, small, trained, with_mask
+from helpers.runs import QUIET, assert_same_run, interrupt, small, trained, with_mask, with_parents
 from torch import Tensor, nn
 
 import hidden_subnet
@@ -96,6 +96,7 @@ MAKE: dict[str, Callable[[Path], Config]] = {
     "synflow": lambda out: replace(small(out, "synflow", lr=0.03), method=SynflowSettings(rounds=5)),
     "magnitude": lambda out: replace(small(out, "magnitude", lr=0.03), method=MagnitudeSettings(weight_epochs=1)),
     "magnitude_of_trained": magnitude_of_trained,
+    "imp": lambda out: replace(small(out, "imp", lr=0.03), prune_rate=0.36),
     "multicoat": lambda out: replace(small(out, "multicoat"), pruning=RAMP),
     "biprop": lambda out: replace(small(out, "biprop"), init=Init(name="kaiming_normal")),
     "n_of_m": lambda out: replace(small(out), pruning=structured("n_m"), prune_rate=0.75),
@@ -118,7 +119,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
     def of(name: str) -> Path:
         if name not in done:
-            outcome = execute(MAKE[name](tmp_path_factory.mktemp(name)), QUIET)
+            outcome = execute(with_parents(MAKE[name](tmp_path_factory.mktemp(name))), QUIET)
             assert outcome.state == "done", outcome.message
             done[name] = outcome.folder
         return done[name]
@@ -129,7 +130,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 # Five steps an epoch: within one, at the boundaries, and (warm-up: 10) on both sides of the change of phase.
 @pytest.mark.parametrize("name", MAKE)
 def test_an_interrupted_run_has_the_same_bits(name: str, tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
-    config = MAKE[name](tmp_path)
+    config = with_parents(MAKE[name](tmp_path))
     for count in (5, 4, 1, 2):
         interrupt(config, count)
     outcome = execute(config, QUIET)
@@ -209,6 +210,7 @@ def test_what_is_trained_is_saved_and_the_rest_comes_from_the_seed(undisturbed: 
         "snip": {"scores", "weight"},
         "synflow": {"scores", "weight"},
         "magnitude": {"scores", "weight"},
+        "imp": {"scores", "weight"},
         "multicoat": {"scores"},
         "biprop": {"scores"},
         "dense": {"weight"},

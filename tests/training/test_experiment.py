@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import folder_runs
 from helpers.image_folders import make_folder
-from helpers.runs import QUIET, interrupt, small
+from helpers.runs import QUIET, interrupt, small, with_parents
 
 from hidden_subnet.analysis.controls import measure_untrained, readout_runs, small_dense_runs
 from hidden_subnet.analysis.evaluate import load_checkpoint, measure, rebuilt
@@ -77,7 +77,7 @@ def test_run_leaves_its_config_as_it_got_it(method: str, pruning: str, tmp_path:
     config.init.name, config.pruning.name, config.pruning.ramp_epochs = "kaiming_normal", pruning, 1
     if isinstance(config.method, WarmupThenPruneSettings):
         config.method.weight_epochs = 1
-    with unchanged(config):
+    with unchanged(with_parents(config)):
         run_once(config, tmp_path / "run")
 
 
