@@ -210,6 +210,7 @@ def test_what_is_trained_is_saved_and_the_rest_comes_from_the_seed(undisturbed: 
         "snip": {"scores", "weight"},
         "synflow": {"scores", "weight"},
         "magnitude": {"scores", "weight"},
+        "magnitude_of_trained": {"scores", "weight"},
         "imp": {"scores", "weight"},
         "multicoat": {"scores"},
         "biprop": {"scores"},
