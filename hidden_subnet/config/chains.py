@@ -1,17 +1,11 @@
 """Chains: runs that start from another run. A run's parent follows from its settings, so all ids are known before."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hidden_subnet.config.identity import folder_name, name_of, projections
-from hidden_subnet.config.registries import method_traits
+from hidden_subnet.config.parents import parent_of
 from hidden_subnet.config.settings import Config
-
-
-def parent_of(config: Config) -> Config | None:
-    """Return the config of the run from which this one starts, which force=true does not run again; None for most."""
-    parent = method_traits(config).parent(config)
-    return None if parent is None else replace(parent, force=False)
 
 
 def ancestors(config: Config) -> list[Config]:

@@ -16,7 +16,9 @@ from hidden_subnet.config.ranges import Bounded, out_of_range, ranges_in
 from hidden_subnet.config.registries import (
     DATA,
     INITS,
+    METHODS,
     OPTIMIZERS,
+    OWN,
     SCHEDULES,
     info_of,
     method_traits,
@@ -123,9 +125,15 @@ def _init(config: Config) -> Iterator[str]:
 
 def _mask(config: Config) -> Iterator[str]:
     name, method = config.method.name, method_traits(config)
+    if config.mask in METHODS:
+        found, own = METHODS[config.mask], [each for each in (config.mask, name) if ("method", each) in OWN]
+        why = f"method={config.mask} {'needs a mask itself' if found.has_given_mask else 'masks nothing'}"
+        if own or found.has_given_mask or not found.masks:
+            rule = f"method={own[0]} is your own, and needs the name of a run" if own else why
+            yield problem(f"mask={config.mask}", rule, "mask=runs/digits-conv2", lead="as in")
     if config.mask is None and config.mask_sha256 is None:
         if method.has_given_mask:
-            rule = "has a mask that is given: that of a finished run, or of a file"
+            rule = "has a mask that is given: that of a finished run, of a file, or of a method that finds one"
             yield problem(f"method={name}", rule, f"method={name}", "mask=runs/digits-conv2", lead="as in")
     elif not method.has_given_mask and not method.ranks_drawn_scores(config.method):
         why = "finds its own mask" if method.masks else "masks nothing"

@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from hidden_subnet.config.convert import as_dict, default_of, normalised
+from hidden_subnet.config.parents import search_of
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, OPTIMIZERS, SCHEDULES, method_traits, model_entry
 from hidden_subnet.config.settings import (
     Config,
@@ -249,7 +250,19 @@ def _projected(config: Config, without: AbstractSet[str], *, defaults: bool) -> 
             what.pop(group, None)
     if not what["train"]:
         del what["train"]
-    return what
+    search = search_of(config)
+    return what if search is None else _with_search(what, projection(search))
+
+
+def _with_search(what: dict[str, Any], search: dict[str, Any]) -> dict[str, Any]:
+    """Return the projection of a run with that of the search of its mask: `search` holds what they have otherwise."""
+    both = {
+        name: {**value, **what[name]} if isinstance(value, dict) and name in what else what.get(name, value)
+        for name, value in search.items()
+        if name != "method"
+    }
+    others = {name: search[name] for name in ("schema", "train") if name in search and search[name] != both[name]}
+    return {**what, **both, "search": {"method": search["method"], **others}}
 
 
 def _marked(settings: Any, values: dict[str, Any], defaults: bool) -> dict[str, Any]:
@@ -335,6 +348,9 @@ def _slug(config: Config, what: dict[str, Any], number: Callable[[float], str] =
         words.append("pretrained")
     if config.mask_sha256 is not None:
         words.append("mask")
+    if (search := search_of(config)) is not None:
+        words.append(f"mask.{search.method.name}")
+        config = search if method_traits(search).prunes_by_rate(search.method) else config
     if method_traits(config).prunes_by_rate(config.method):
         if config.pruning.name != "layerwise":
             words.append(config.pruning.name)

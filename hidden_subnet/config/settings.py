@@ -520,11 +520,15 @@ class Config:
     pretrained_sha256: str | None = setting(None, id="if_changed")
     """Digest of the file, computed while the config is composed; a run whose file has another digest is refused."""
     mask: str | None = setting(
-        None, id="never", help="a finished run, or a file of masks, to start from: method=finetune, fixed or edge_popup"
+        None,
+        id="never",
+        help="a finished run, a file of masks, or a method that finds one first: method=finetune, fixed or edge_popup",
     )
     mask_sha256: str | None = setting(None, id="if_changed")
     """Digest of what the masks keep, by layer, computed while the config is composed: a run and the file of its masks
     have the same one. A run whose mask has another digest is refused."""
+    mask_train: dict[str, Any] = setting(id="never", factory=dict)
+    """Set while the config is composed: what of `train` is other in the search of mask=<method>, by its defaults."""
     evaluate: str | None = setting(
         None, id="never", help="a finished run, or one of its checkpoints: measure it again, train nothing"
     )

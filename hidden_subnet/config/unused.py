@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 
 from hidden_subnet.config.identity import once_but_seed, unused
+from hidden_subnet.config.parents import search_of
 from hidden_subnet.config.registries import ALLOCATIONS, DATA, METRICS, method_traits, model_entry
 from hidden_subnet.config.settings import Config, Structure, Train
 
@@ -115,6 +116,9 @@ def _without_effect(config: Config, runs: int) -> dict[str, str]:
     """Return what changes nothing in one run of a command of several `runs`, and why."""
     found = {"on_error": "there is one run"} if runs == 1 else {}
     found |= {name: why for name, why in unused(config).items() if name not in EFFECT_ON_EVALUATION}
+    if (search := search_of(config)) is not None:
+        unused_there = _without_effect(search, runs).keys() | {f"train.{name}" for name in config.mask_train}
+        found = {name: why for name, why in found.items() if name in unused_there}
     others = METRICS.keys() - set(config.metrics)
     found |= {
         f"metric.{name}.{each}": f"metrics=[{name}] is not given"

@@ -13,6 +13,7 @@ from hidden_subnet.config.checks import last_batch
 from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.layer_rates import layer_rates
 from hidden_subnet.config.own_parts import said
+from hidden_subnet.config.parents import names_method
 from hidden_subnet.config.registries import (
     ALLOCATIONS,
     DATA,
@@ -110,7 +111,7 @@ def _refuse_weights_that_do_not_fit(configs: list[Config], infos: list[DataInfo]
 
 def _refuse_masks_that_do_not_fit(configs: list[Config], infos: list[DataInfo]) -> None:
     for config, info in _distinct(configs, infos, [config.mask_sha256 for config in configs]):
-        if config.mask is None:
+        if config.mask is None or names_method(config):  # whose run has the same network
             continue
         with errors_of("mask", config.mask):
             match_mask(masked_shapes(config.model, info), read_mask(Path(config.mask), config.mask_sha256))

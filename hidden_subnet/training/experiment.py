@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hidden_subnet.config.data_info import DataInfo
 from hidden_subnet.config.identity import id_of, schema, seed_of
+from hidden_subnet.config.parents import search_of
 from hidden_subnet.config.registries import info_of
 from hidden_subnet.config.settings import Config
 from hidden_subnet.data.interfaces import WHOLE, EvaluationImages, TrainingImages, shared
@@ -21,6 +22,7 @@ from hidden_subnet.methods.base import Method
 from hidden_subnet.models.from_config import random_network, weights_from_seed
 from hidden_subnet.models.pretrained_weights import WeightMatch, load_weights
 from hidden_subnet.store import checkpoints
+from hidden_subnet.store.files import folder_of
 from hidden_subnet.training.acceleration import speed_up
 from hidden_subnet.training.batch_norm import recalibrate_batch_norm
 from hidden_subnet.training.devices import choose_device
@@ -169,7 +171,9 @@ def masked(
     method, config = apply_method(built.network, run.config), run.config
     mask = None
     if config.mask is not None:
-        mask = give_mask(built.network, method, read_mask(Path(config.mask), config.mask_sha256))
+        search = search_of(config)
+        path = Path(config.mask) if search is None else folder_of(search)
+        mask = give_mask(built.network, method, read_mask(path, config.mask_sha256))
     return Experiment(
         run,
         folder,

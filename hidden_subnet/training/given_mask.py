@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from hidden_subnet.config.differences import flat, shown
 from hidden_subnet.config.identity import projection
 from hidden_subnet.config.own_parts import require_own_parts
-from hidden_subnet.config.registries import info_of, method_traits
+from hidden_subnet.config.parents import names_method
+from hidden_subnet.config.registries import METHODS, info_of, method_traits
 from hidden_subnet.config.settings import Config
 from hidden_subnet.data.npz import read_arrays
 from hidden_subnet.masks.given import highest_where_kept, scores_of_mask
@@ -125,6 +126,8 @@ def resolve_mask(config: Config) -> Config:
     """
     if config.mask is None:
         refuse_digest_alone("mask", config.mask_sha256, "mask=runs/digits-conv2")
+        return config
+    if names_method(config) and config.mask in METHODS and not Path(config.mask).is_dir():
         return config
     path = file_or_run("mask", config.mask, Path(config.out))
     last = path / "checkpoints" / files.LAST

@@ -8,8 +8,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from hidden_subnet.config.chains import parent_of
 from hidden_subnet.config.identity import folder_name, id_of, projection
+from hidden_subnet.config.parents import parent_of
 from hidden_subnet.masks.layers import masked_layers, not_masked
 from hidden_subnet.masks.state import current_masks, flips, kept_weights
 from hidden_subnet.training.accounting import count_bits, count_flops, count_trained, peak_memory

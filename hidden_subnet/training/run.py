@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hidden_subnet.config.chains import parent_of
 from hidden_subnet.config.convert import as_dict, restored
 from hidden_subnet.config.identity import id_of
 from hidden_subnet.config.own_parts import USED
+from hidden_subnet.config.parents import parent_of
 from hidden_subnet.config.registries import method_traits, model_entry
 from hidden_subnet.config.settings import Config, Keep
 from hidden_subnet.data.interfaces import WHOLE, shard_slice, shared

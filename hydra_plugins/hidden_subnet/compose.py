@@ -8,7 +8,7 @@ or that cannot be converted, is composed by Hydra in full, so that the error mes
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -22,8 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from hidden_subnet.config.checks import check
 from hidden_subnet.config.convert import as_dict, from_dict, to_config
 from hidden_subnet.config.own_parts import takes_former_code, with_own_code
+from hidden_subnet.config.parents import names_method, search_of
+from hidden_subnet.config.program import ROOT
 from hidden_subnet.config.registries import DATA
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.settings import Config, Train
 from hidden_subnet.data.found_images import Seen, with_found_images, with_trusted_names
 from hidden_subnet.errors import ConfigError
 from hidden_subnet.models.published_weights import with_published_weights
@@ -56,7 +58,22 @@ def _checked(config: Config, seen: Seen) -> Config:
     check(config)
     check_trackers(config)
     config = with_trusted_names(resolve_mask(resolve_pretrained(with_published_weights(config))), seen)
+    if names_method(config):
+        config = replace(config, mask_train=_train_of_search(config))
+        if (search := search_of(config)) is not None:
+            check(search)
     return on_former_code(config) if former_code else config
+
+
+def _train_of_search(config: Config) -> dict[str, Any]:
+    """Return what of `train` is other by the defaults of the method that mask= names than by those of the run's own."""
+
+    def defaults(method: str) -> dict[str, Any]:
+        path = ROOT / "conf" / "method" / f"{method}.yaml"  # one of the user's own has none
+        return dict(OmegaConf.select(OmegaConf.load(path), "train", default={})) if path.is_file() else {}
+
+    plain = asdict(Train())
+    return {name: plain[name] for name in defaults(config.method.name)} | defaults(str(config.mask))
 
 
 def compose_job(

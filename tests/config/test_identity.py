@@ -211,6 +211,7 @@ OPERATIONAL: dict[str, Any] = {
     "report.run": True,
     "pretrained": "weights.pt",
     "mask": "runs/other",
+    "mask_train": {"lr": 0.5},
     "evaluate": "runs/other",
     "tracker.to": {"wandb": True, "tensorboard": True},
     "tracker.project": "other",

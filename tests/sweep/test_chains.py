@@ -177,3 +177,15 @@ def test_a_failed_parent_is_named_and_the_same_command_tries_again(tmp_path: Pat
     again = command(tmp_path / "here", *arguments)
     assert again.returncode == 0, again.stdout + again.stderr
     assert len(folders(tmp_path / "here")) == 8
+
+
+@pytest.mark.slow
+def test_masks_are_found_first(tmp_path: Path) -> None:
+    said = command(tmp_path, "-m", "method=finetune", "mask=edge_popup", "prune_rate=0.5,0.9", *SMALL)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "adds 2 runs that others start from" in said.stdout
+    again = command(tmp_path, "-m", "prune_rate=0.5,0.9", *SMALL)
+    assert "2 runs, 2 of them finished before" in again.stdout
+    single = command(tmp_path, "method=fixed", "mask=edge_popup", "prune_rate=0.9", *SMALL)
+    assert single.returncode == 0
+    assert "starts from" not in single.stdout
