@@ -152,6 +152,8 @@ def _trained(config: Config, out: Path, method: str, lr: float, draw: int) -> Co
         force=False,
         mask=None,
         mask_sha256=None,
+        extend=None,
+        extend_sha256=None,
         init=replace(config.init, scale=Scale.none),  # without a mask, nothing has to be compensated
         train=replace(config.train, lr=lr),
         seeds=seeds,

@@ -142,7 +142,7 @@ def _starts_from(run: Path, parents: Sequence[Path]) -> list[tuple[str, str]]:
     with suppress(OSError, ValueError):
         if names_one(settings := files.working(run) / files.CONFIG):
             config = files.load_config(settings)
-            found += [("mask=", config.mask), ("pretrained=", config.pretrained)]
+            found += [("mask=", config.mask), ("pretrained=", config.pretrained), ("extend=", config.extend)]
     return [(how, path) for how, path in found if path is not None]
 
 

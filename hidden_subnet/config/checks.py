@@ -93,6 +93,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _data(config)
     yield from _image_size(config.data, DATA[config.data.name].raw_info(config.data))
     yield from _mask(config)
+    yield from _extend(config)
     yield from _keep(config)
     yield from method_traits(config).problems(config)
     yield from _ramp(config)
@@ -139,6 +140,16 @@ def _mask(config: Config) -> Iterator[str]:
         why = "finds its own mask" if method.masks else "masks nothing"
         rule = f"method={name} {why}; to train under this one"
         yield problem(f"mask={config.mask}", rule, "method=finetune")
+
+
+def _extend(config: Config) -> Iterator[str]:
+    if config.extend is None and config.extend_sha256 is None:
+        return
+    if not method_traits(config).is_trained():
+        yield problem(f"extend={config.extend}", f"method={config.method.name} trains nothing", "extend=null")
+    if config.mask is not None:
+        rule = "starts from its scores and weights, and mask= from others; give one of them"
+        yield problem(f"extend={config.extend}", rule, "extend=null")
 
 
 def _keep(config: Config) -> Iterator[str]:

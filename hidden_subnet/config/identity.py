@@ -242,6 +242,8 @@ def _projected(config: Config, without: AbstractSet[str], *, defaults: bool) -> 
         what["pretrained"] = what.pop("pretrained_sha256")
     if "mask_sha256" in what:
         what["mask"] = what.pop("mask_sha256")
+    if "extend_sha256" in what:
+        what["extend"] = what.pop("extend_sha256")
     for name in without:
         group, _, key = name.partition(".")
         if key:
@@ -348,6 +350,8 @@ def _slug(config: Config, what: dict[str, Any], number: Callable[[float], str] =
         words.append("pretrained")
     if config.mask_sha256 is not None:
         words.append("mask")
+    if config.extend_sha256 is not None:
+        words.append("extended")
     if (search := search_of(config)) is not None:
         words.append(f"mask.{search.method.name}")
         config = search if method_traits(search).prunes_by_rate(search.method) else config

@@ -529,6 +529,11 @@ class Config:
     have the same one. A run whose mask has another digest is refused."""
     mask_train: dict[str, Any] = setting(id="never", factory=dict)
     """Set while the config is composed: what of `train` is other in the search of mask=<method>, by its defaults."""
+    extend: str | None = setting(
+        None, id="never", help="a finished run from whose end this one goes further, for train.epochs more"
+    )
+    extend_sha256: str | None = setting(None, id="if_changed")
+    """Digest of the scores and weights at its end, computed while the config is composed."""
     evaluate: str | None = setting(
         None, id="never", help="a finished run, or one of its checkpoints: measure it again, train nothing"
     )

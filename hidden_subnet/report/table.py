@@ -88,7 +88,7 @@ def summarise(runs: Iterable[Run], metric: Metric = LAST_TEST) -> list[Line]:
     groups: dict[str, list[Run]] = {}
     chances: dict[tuple[Any, Any], float] = {}
     found = distinct(runs)
-    projections = with_named_masks(found)
+    projections = with_named_starts(found)
     for run, projection in zip(found, projections, strict=True):
         groups.setdefault(_key({**projection, "seeds": None}), []).append(run)
         if (chance := number(dig(run.result, "chance"))) is not None:
@@ -114,30 +114,37 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     return list(found.values())
 
 
-def with_named_masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return the settings of each run, with the name of the run that found its mask (mask=) in place of the digest.
+STARTS = ("mask", "extend")
+"""Settings whose value in the id is a digest of what a run starts from."""
 
-    The name is without seeds and id, so that runs under masks of several seeds are on one line. Where two runs of the
-    same seeds would be, the first digits of the digest follow the name.
+
+def with_named_starts(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the settings of each run, with the name of the run from which it starts in the place of a digest.
+
+    The name is without seeds and id, so that runs that start from those of several seeds are on one line. Where two
+    runs of the same seeds would be, the first digits of the digest follow the name.
     """
-    if not any("mask" in run.projection for run in runs):
+    if not any(start in run.projection for run in runs for start in STARTS):
         return [run.projection for run in runs]
-    named = [{**run.projection, "mask": _found_by(run)} if "mask" in run.projection else run.projection for run in runs]
+    named = [
+        {**run.projection, **{start: _started_from(run, start) for start in STARTS if start in run.projection}}
+        for run in runs
+    ]
     seeds: dict[str, list[str]] = {}
     for each in named:
         seeds.setdefault(_key({**each, "seeds": None}), []).append(_key(each))
     alike = {key for key, of_seeds in seeds.items() if len(set(of_seeds)) < len(of_seeds)}
     return [
-        {**each, "mask": f"{each['mask']}-{run.projection['mask'][:6]}"}
-        if "mask" in each and _key({**each, "seeds": None}) in alike
+        {**each, **{start: f"{each[start]}-{run.projection[start][:6]}" for start in STARTS if start in each}}
+        if _key({**each, "seeds": None}) in alike
         else each
         for each, run in zip(named, runs, strict=True)
     ]
 
 
-def _found_by(run: Run) -> str:
-    """Return the name of the run, without seeds and id, or of the file that mask= of this run names."""
-    path = Path(str(run.settings.get("mask")))
+def _started_from(run: Run, start: str) -> str:
+    """Return the name of the run, without seeds and id, or of the file that mask= or extend= of this run names."""
+    path = Path(str(run.settings.get(start)))
     name = path.parent.parent.name if path.parent.name == "checkpoints" else path.name
     return re.sub(r"-s[0-9.]+-[0-9a-f]{12}$", "", name)
 

@@ -1,4 +1,4 @@
-"""Find the file or run that `pretrained=` or `mask=` means; the digest of the weights is part of the run's id."""
+"""Find the file or run that `pretrained=`, `mask=` or `extend=` means; a digest of it is part of the run's id."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from hidden_subnet.store.files import CONFIG, LAST, RESULT
 from hidden_subnet.store.find import find_run, typed
 
 AS_IN = "pretrained=runs/digits-conv2"
-WHAT = {"pretrained": "weights", "mask": "masks"}
+WHAT = {"pretrained": "weights", "mask": "masks", "extend": "a run"}
 """The kind of file that a setting names."""
-NOUN = {"pretrained": "file", "mask": "mask"}
+NOUN = {"pretrained": "file", "mask": "mask", "extend": "run"}
 """The thing whose digest is in the id."""
 
 

@@ -112,7 +112,7 @@ class MaskMatch:
         """Return a line where a network has other random weights than those under which the mask was found, or ""."""
         if self.given.weights_sha256 in (None, weights_sha256) or config.pretrained is not None:
             return ""
-        there, here = (_of_weights(each) for each in (self.given.projection or {}, projection(config)))
+        there, here = (settings_of_weights(each) for each in (self.given.projection or {}, projection(config)))
         names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
         pairs = [f"{name} {shown(there.get(name))} there, {shown(here.get(name))} here" for name in names]
         why = "; ".join(pairs) or "another torch drew them"
@@ -268,7 +268,7 @@ def give_mask(network: nn.Module, method: Method, given: GivenMask) -> MaskMatch
     return match
 
 
-def _of_weights(what: dict[str, Any]) -> dict[str, Any]:
+def settings_of_weights(what: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run on which its random weights depend."""
     values = flat(what)
     scaled = values.get("init.scale", "none") != "none"

@@ -121,6 +121,7 @@ def run_result(
             else {}
         ),
         **({"parent": {"name": folder_name(parent), "id": id_of(parent)}} if parent else {}),
+        **({"extend": {"folder": config.extend, "sha256": config.extend_sha256}} if config.extend else {}),
         **({"mask": {"sha256": config.mask_sha256, **experiment.mask.record()}} if experiment.mask else {}),
         "seconds": seconds,
         "environment": {

@@ -45,6 +45,7 @@ from hidden_subnet.training.experiment import (
     recalibrate,
     resolve,
 )
+from hidden_subnet.training.extended import go_on
 from hidden_subnet.training.finished import checkpoint_of_parent
 from hidden_subnet.training.keep_masks import write_masks
 from hidden_subnet.training.metrics import MetricSums, evaluate
@@ -158,6 +159,8 @@ def _run(
         if (parent := parent_of(config)) is not None:
             method.start_from(partial(checkpoint_of_parent, parent))
         method.prepare(shared(loaders.train, WHOLE).epoch(run.data_seed, 0))
+        if config.extend is not None:
+            callbacks.say(go_on(experiment.network, config, experiment.weights_sha256).summary(config))
         method.on_evaluation(0)
     if method.masks and not is_measured:
         if method.first_rated_epoch > 1:

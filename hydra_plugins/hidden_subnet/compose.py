@@ -32,6 +32,7 @@ from hidden_subnet.models.published_weights import with_published_weights
 from hidden_subnet.store.former_code import on_former_code
 from hidden_subnet.store.pretrained import resolve_pretrained
 from hidden_subnet.trackers import check_trackers
+from hidden_subnet.training.extended import resolve_extended
 from hidden_subnet.training.given_mask import resolve_mask
 from hydra_plugins.hidden_subnet.errors import one_line
 from hydra_plugins.hidden_subnet.evaluating import refuse_in_sweep
@@ -57,7 +58,8 @@ def _checked(config: Config, seen: Seen) -> Config:
     config = with_found_images(with_own_code(config), seen)
     check(config)
     check_trackers(config)
-    config = with_trusted_names(resolve_mask(resolve_pretrained(with_published_weights(config))), seen)
+    config = resolve_extended(resolve_mask(resolve_pretrained(with_published_weights(config))))
+    config = with_trusted_names(config, seen)
     if names_method(config):
         config = replace(config, mask_train=_train_of_search(config))
         if (search := search_of(config)) is not None:

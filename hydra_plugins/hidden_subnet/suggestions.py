@@ -39,6 +39,7 @@ EXAMPLES = {
     "evaluate": "runs/digits-conv2",
     "pretrained": "weights.pt",
     "mask": "runs/digits-conv2",
+    "extend": "runs/digits-conv2",
     "tracker.tags": "[a]",
     "train.milestones": "[5,10]",
     "pruning.rates": "{conv1:0.1,fc1:0.9}",

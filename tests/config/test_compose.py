@@ -53,6 +53,7 @@ VALUES = {
     "on_error": ["stop", "continue"],
     "pretrained": ["null", "nope.pt"],
     "mask": ["null", "nope.mask"],
+    "extend": ["null", "nope"],
     "evaluate": ["null", "a/run"],
     "train.epoch": ["3"],
     "model": ["{name:fc,width:2}"],

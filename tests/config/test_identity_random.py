@@ -130,6 +130,6 @@ def test_the_random_runs_touch_every_setting_that_is_part_of_an_id() -> None:
         "pruning.ramp",
     }
     own |= {f"pruning.{each}" for each in ("structure", "m", "block", "indivisible", "rates")}
-    own |= {"model.activation", "init.attention_scale", "mask_sha256"}
+    own |= {"model.activation", "init.attention_scale", "mask_sha256", "extend_sha256"}
     assert {path for path in part_of_id if len({json.dumps(value(config, path)) for config in plain}) == 1} == own
     assert len({config["method"]["name"] for config in plain}) == 8  # a method that was added has no ids to keep
