@@ -147,6 +147,9 @@ def _extend(config: Config) -> Iterator[str]:
         return
     if not method_traits(config).is_trained():
         yield problem(f"extend={config.extend}", f"method={config.method.name} trains nothing", "extend=null")
+    if method_traits(config).prunes_in_rounds:
+        rule = f"method={config.method.name} starts from the round before; to go further, add rounds"
+        yield problem(f"extend={config.extend}", rule, "extend=null", "prune_rate=0.9", lead="as in")
     if config.mask is not None:
         rule = "starts from its scores and weights, and mask= from others; give one of them"
         yield problem(f"extend={config.extend}", rule, "extend=null")
