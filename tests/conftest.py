@@ -42,6 +42,7 @@ LONGEST = (
     "faults/test_matrix.py",
     "store/test_checkpoints.py",
     "faults/test_sweeps.py",
+    "faults/test_chains.py",
     "benchmarks/test_benchmarks.py",
     "faults/test_signals.py",
     "trackers/test_wandb_sweep.py",

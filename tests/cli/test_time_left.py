@@ -30,3 +30,12 @@ def test_a_short_run_says_nothing() -> None:
     times = iter([0.0, 1.0, 2.0, 3.0])
     time_left = TimeLeft(1, now=lambda: next(times))
     assert [time_left.line(1, batch, 4) for batch in (1, 2, 3, 4)] == [None] * 4
+
+
+def test_the_next_run_of_a_chain_counts_from_its_own_first_step() -> None:
+    times = iter([0.0, 100.0, 110.0, 120.0])
+    time_left = TimeLeft(10, now=lambda: next(times))
+    assert time_left.line(9, 50, 100) is None  # where the first one resumes
+    assert time_left.line(10, 50, 100) == "epoch 10/10, batch 50/100, about 50.0 s left"
+    assert time_left.line(1, 1, 100) is None
+    assert time_left.line(1, 11, 100) == "epoch 1/10, batch 11/100, about 16:29 left"

@@ -52,7 +52,7 @@ def runs(cwd: Path) -> list[int]:
     return [pid for pid in found if pid and Path(f"/proc/{pid}").exists()]
 
 
-def test_chains_killed_at_random_and_rerun(tmp_path: Path) -> None:
+def test_f39_chains_killed_at_random_and_rerun(tmp_path: Path) -> None:
     trials, kills, rng = 20 if FULL else 2, 0, random.Random(19)
     whole = tmp_path / "whole"
     assert launch(whole, *CHAINS).returncode == 0
@@ -74,12 +74,12 @@ def test_chains_killed_at_random_and_rerun(tmp_path: Path) -> None:
         assert sweep.returncode == 0, said
         assert_same(cwd, whole)
     figure(
-        f"chains, launcher and runs SIGKILLed at random ({kills} kills), rerun until done: each run committed once, "
-        f"results those of an undisturbed sweep {trials}/{trials}"
+        f"F39: chains, launcher and runs SIGKILLed at random ({kills} kills), rerun until done: each run committed "
+        f"once, results those of an undisturbed sweep {trials}/{trials}"
     )
 
 
-def test_chains_killed_at_random_on_slurm(slurm: Cluster, tmp_path: Path) -> None:
+def test_f40_chains_killed_at_random_on_slurm(slurm: Cluster, tmp_path: Path) -> None:
     trials, kills, rng = 20 if FULL else 2, 0, random.Random(20)
     whole = tmp_path / "whole"
     assert launch(whole, *CHAINS).returncode == 0
@@ -104,8 +104,8 @@ def test_chains_killed_at_random_on_slurm(slurm: Cluster, tmp_path: Path) -> Non
         assert sweep.returncode == 0, said
         assert_same(cwd, whole)
     figure(
-        f"chains on Slurm, workers and runs SIGKILLed at random ({kills} kills), rerun until done: each run committed "
-        f"once, results those of an undisturbed sweep {trials}/{trials}"
+        f"F40: chains on Slurm, workers and runs SIGKILLed at random ({kills} kills), rerun until done: each run "
+        f"committed once, results those of an undisturbed sweep {trials}/{trials}"
     )
 
 
