@@ -109,6 +109,25 @@ def test_failures_of_one_parent_are_one_failure(compose: Callable[..., Config], 
     assert work.reason == ""
 
 
+@pytest.mark.parametrize(("at", "stays"), [(0, True), (1, False)])  # two runs wait for the first, one for the second
+def test_a_worker_on_a_cluster_stays_where_several_wait_for_one_run(sweep: Sweep, at: int, stays: bool) -> None:
+    for done in range(at):
+        end(sweep, sweep.runs[done], "done")
+    for going in [at] if at == 0 else [1, 3]:
+        sweep.runs[going].mkdir()
+        claims.acquire(sweep.runs[going], liveness.this_process("other", 90.0), LivenessProbe(sweep.out))
+    work = Work(sweep, looked_at(sweep), Slots(1, 1), "worker", wait=False)
+    looks: list[int] = []
+
+    def watch(jobs: list[Job]) -> None:
+        looks.append(len(jobs))
+        if len(looks) == 3:
+            work.reason = "seen enough"
+
+    work.run(watch, 0)
+    assert work.reason == ("seen enough" if stays else "")
+
+
 def test_the_plan_is_a_tree(launch: Launch, tmp_path: Path) -> None:
     said = launch(tmp_path, "-m", "prune_rate=0.75,0.4", "plan=true", *CHAIN)
     assert "adds 2 runs that others start from" in said.stdout
