@@ -25,5 +25,4 @@ def search_of(config: Config) -> Config | None:
     if not names_method(config) or config.mask not in METHODS:
         return None
     method, train = METHODS[config.mask].settings(), replace(config.train, **config.mask_train)
-    first = replace(config, mask=None, mask_train={}, extend=None, extend_sha256=None)
-    return replace(first, method=method, train=train)
+    return replace(config, method=method, train=train, mask=None, mask_train={})

@@ -31,11 +31,6 @@ def test_the_search_is_the_run_of_that_method(compose: Compose, method: str, sea
     assert folder_name(found) == folder_name(compose(f"method={search}", *words))
 
 
-def test_only_the_run_itself_extends_another(compose: Compose) -> None:
-    config = compose("method=finetune", "mask=edge_popup")
-    assert search_of(replace(config, extend="/runs/other", extend_sha256="0" * 64)) == search_of(config)
-
-
 def test_what_the_search_uses_is_part_of_the_id(compose: Compose) -> None:
     ids = []
     for method in ("finetune", "fixed"):
