@@ -71,7 +71,8 @@ def _draw_layers(axes: Axes, layers: Mapping[str, Overlap]) -> None:
         chance = 100 * each.chance
         label = "random masks" if at == 0 else None
         axes.plot([chance, chance], [at - 0.4, at + 0.4], color="black", linestyle="--", label=label)
-    axes.set(title="weights in common, of those that either keeps (%)", xlim=(0, 100))
+    most = max(max(each.jaccard, each.chance) for each in layers.values())
+    axes.set(title="weights in common, of those that either keeps (%)", xlim=(0, min(100, 130 * most)))
     axes.margins(y=0.02)
     axes.invert_yaxis()
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.25), ncols=2)

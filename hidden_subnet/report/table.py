@@ -172,7 +172,7 @@ def _line(settings: dict[str, Any], members: Sequence[Run], chance: float | None
         collapsed=tuple(run.collapsed for run in measured),
         names=tuple(run.name for run in measured),
         seeds=_seeds(measured),
-        before=_numbers(run.untrained_top1 for run in measured if dig(run.result, "last.epoch") != 0),
+        before=_numbers(run.untrained_top1 for run in measured if _begins_untrained(run)),
         unpruned=_numbers(dig(run.result, "untrained.unpruned.top1") for run in measured),
         seconds=mean([dig(run.result, "seconds") for run in done]),
         metrics={
@@ -181,6 +181,11 @@ def _line(settings: dict[str, Any], members: Sequence[Run], chance: float | None
         },
         state=state + f", {collapsed} collapsed" * bool(collapsed),
     )
+
+
+def _begins_untrained(run: Run) -> bool:
+    """Return whether a run trains, from a mask that no training has found."""
+    return dig(run.result, "last.epoch") != 0 and not any(start in run.projection for start in (*STARTS, "search"))
 
 
 def _seeds(runs: Sequence[Run]) -> tuple[int, ...]:

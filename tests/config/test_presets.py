@@ -30,6 +30,7 @@ Jobs = Callable[..., list[Config]]
 
 RUNS = {
     "biprop": 18,
+    "bits": 72,
     "conv6_curve": 18,
     "depth": 460,
     "distributions": 175,
@@ -43,6 +44,7 @@ RUNS = {
     "methods_conv4": 174,
     "methods_sparse": 33,
     "methods_tuning": 96,
+    "overlap": 18,
     "prune_rates": 57,
     "resnet18": 63,
     "scaling": 150,

@@ -77,7 +77,10 @@ def test_the_id_holds_what_the_other_ended_with(compose: Compose, tmp_path: Path
     for seed in (0, 1):
         parent = ended(compose, tmp_path / "runs", f"seed={seed}", "train.epochs=1")
         ended(compose, tmp_path / "runs", f"seed={seed}", f"extend={parent}")
-    assert sorted(line.n for line in summarise(read_runs(tmp_path / "runs"))) == [2, 2]
+    lines = summarise(read_runs(tmp_path / "runs"))
+    assert [line.n for line in lines] == [2, 2]
+    # Figures have no point before training for a run that starts from trained scores.
+    assert {line.settings["extend"] is None: len(line.before) for line in lines} == {True: 2, False: 0}
 
 
 def test_a_run_that_another_one_extends_is_not_removed(
