@@ -25,6 +25,7 @@ from hydra_plugins.hidden_subnet.compose import to_checked_config
 ROOT = Path(__file__).parents[1]
 LONGEST = (
     "sweep/test_slurm.py",
+    "faults/test_chains.py",
     "sweep/test_optuna.py",
     "masks/gpu/test_select.py",
     "models/test_torchvision.py",
