@@ -174,7 +174,7 @@ def run_task(composed: Any) -> float | None:
         if config.plan:
             from hidden_subnet.report.plan import print_plan
 
-            print_plan([config])
+            print_plan([config], single=True)
             return None
         from hidden_subnet.cli.run import run_single
 

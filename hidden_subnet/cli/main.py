@@ -222,7 +222,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     rm.add_argument("--runs", action="store_true", help="delete also the sweep's runs that belong to no other sweep")
     rm.add_argument(
-        "--parents", action="store_true", help="delete also runs that others start from (mask=, pretrained=, extend=)"
+        "--parents",
+        action="store_true",
+        help="delete also runs that others start from (mask=, pretrained=, extend=, rounds of a chain)",
     )
     controls = add(
         "controls",

@@ -13,7 +13,7 @@ from hidden_subnet.signals import stop_signals
 from hidden_subnet.store import files
 from hidden_subnet.sweep.busy_cores import say_if_busy
 from hidden_subnet.sweep.console import make_console, say
-from hidden_subnet.sweep.execute import EXIT_CODES, LaunchInfo, Outcome, RunObserver, execute
+from hidden_subnet.sweep.execute import EXIT_CODES, LaunchInfo, Outcome, RunObserver, execute, missing_before
 from hidden_subnet.sweep.in_vain import in_vain
 from hidden_subnet.sweep.preflight import preflight
 from hidden_subnet.trackers import first_lines, last_lines, open_trackers
@@ -36,7 +36,7 @@ def run_single(config: Config, sweep: str | None = None) -> int:
     """
     console = make_console()
     if config.force or not files.is_done(files.folder_of(config)):
-        preflight([config])
+        preflight([*missing_before(config), config])
         if not is_one_of_several():  # otherwise each may see its own devices only
             require_devices(choose_device(config.train.device), config.train.devices)
             say_if_busy([config], console)

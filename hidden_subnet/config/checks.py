@@ -133,9 +133,9 @@ def _mask(config: Config) -> Iterator[str]:
             rule = f"method={own[0]} is your own, and needs the name of a run" if own else why
             yield problem(f"mask={config.mask}", rule, "mask=runs/digits-conv2", lead="as in")
     if config.mask is None and config.mask_sha256 is None:
-        if method.has_given_mask:
+        if method.has_given_mask and config.extend is None:  # a run that is extended has a mask
             rule = "has a mask that is given: that of a finished run, of a file, or of a method that finds one"
-            yield problem(f"method={name}", rule, f"method={name}", "mask=runs/digits-conv2", lead="as in")
+            yield problem(f"method={name}", rule, f"method={name}", "mask=edge_popup", lead="as in")
     elif not method.has_given_mask and not method.ranks_drawn_scores(config.method):
         why = "finds its own mask" if method.masks else "masks nothing"
         rule = f"method={name} {why}; to train under this one"

@@ -76,9 +76,8 @@ class Magnitude(Method):
         """Refuse a number of dense epochs that leaves none to the pruned network, and no dense epochs at all."""
         if cls.dense_epochs(config.method) == 0 and config.pretrained is None:
             rule = "keeps the largest of trained weights, and there are none"
-            yield problem(
-                "method.weight_epochs=0", rule, "method.weight_epochs=0", "pretrained=runs/digits-conv2-dense"
-            )
+            words = "method.weight_epochs=0", "pretrained=runs/digits-dense"
+            yield problem(words[0], rule, *words, lead="as in")
         yield from refuse_no_epochs_left(config, cls.dense_epochs(config.method), "what is kept trains further")
 
     def __init__(self, network: nn.Module, config: Config) -> None:

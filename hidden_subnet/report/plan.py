@@ -16,10 +16,11 @@ from hidden_subnet.config.chains import chained
 from hidden_subnet.config.differences import described, flat, short_names, shown, varying
 from hidden_subnet.config.identity import projection, settings_in_use
 from hidden_subnet.config.registries import info_of, model_entry
-from hidden_subnet.config.settings import Config
+from hidden_subnet.config.settings import Config, Structure
 from hidden_subnet.store import claims, files, folders, liveness
 from hidden_subnet.store.read import dig, number
 from hidden_subnet.sweep.console import added_line, clock, count, make_console, say
+from hidden_subnet.sweep.execute import missing_before
 from hidden_subnet.sweep.progress import RunTimes, makespan
 
 MAX_RUNS = 30
@@ -56,22 +57,33 @@ class PlannedRun:
 
 
 def print_plan(
-    configs: Sequence[Config], at_a_time: int = 1, described: Callable[[int], str] = lambda tasks: ""
+    configs: Sequence[Config],
+    at_a_time: int = 1,
+    described: Callable[[int], str] = lambda tasks: "",
+    *,
+    single: bool = False,
 ) -> None:
     """Print the runs of one sweep (or one run) with their states, weights and times.
 
     at_a_time: runs that the launcher would execute at a time. described: its line on what would execute them, by their
-    number; "" where there is nothing to say.
+    number; "" where there is nothing to say. single: one run without a sweep, which executes only what it needs of its
+    chain.
     """
-    if named := [config for config in configs if config.pruning.rates or config.data.augment]:
+    links = chained(configs)
+    if single:
+        needed = {files.folder_of(each) for each in [*missing_before(configs[0]), configs[0]]}
+        is_done = files.is_done(files.folder_of(configs[0])) and not configs[0].force
+        links = [
+            link for link in links if (link.config in configs if is_done else files.folder_of(link.config) in needed)
+        ]
+    added, configs = len(links) - len(configs), [link.config for link in links]
+    if named := [config for config in configs if _names_layers(config)]:
         from hidden_subnet.sweep.preflight import refuse_wrong_allocations, refuse_wrong_augmentation  # loads torch
 
         refuse_wrong_allocations(named, [info_of(config.data) for config in named])
         refuse_wrong_augmentation(named)
     console = make_console()
     out = Path(os.path.abspath(configs[0].out))
-    links = chained(configs)
-    added, configs = len(links) - len(configs), [link.config for link in links]
     runs = [replace(run, depth=link.depth) for run, link in zip(planned(configs), links, strict=True)]
     elsewhere = described(min(at_a_time, sum(run.runs for run in runs)))
     if not elsewhere:
@@ -86,6 +98,12 @@ def print_plan(
         if line:
             say(console, line)
     console.print("nothing was run; the same command without plan=true runs it", highlight=False)
+
+
+def _names_layers(config: Config) -> bool:
+    """Return whether the settings must suit the layers or the images, which only a look at these tells."""
+    pruning = config.pruning
+    return bool(pruning.rates or config.data.augment) or pruning.structure is not Structure.weight
 
 
 def planned(configs: Sequence[Config]) -> list[PlannedRun]:

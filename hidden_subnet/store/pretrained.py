@@ -1,5 +1,6 @@
 """Find the file or run that `pretrained=`, `mask=` or `extend=` means; a digest of it is part of the run's id."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -81,9 +82,15 @@ def file_or_run(setting: str, name: str, out: Path) -> Path:
             problem(f"{setting}={name}", "there is no such file, and no run of that name", as_in, lead="as in")
         )
     try:
+        run, inside, checkpoint = name.partition("/checkpoints/")
+        if inside and not Path(run).exists():
+            found = find_run(out, run, "out=") / "checkpoints" / checkpoint
+            if folders.is_file(found):
+                return found
         folder = typed(path) if path.exists() else find_run(out, name, "out=")
     except ConfigError as error:
-        raise ConfigError(f"{setting}={name}: there is no such file, and {error}") from None
+        why = re.sub(r"(as in|did you mean): (?=[^=\s]+$)", rf"\1: {setting}=", str(error))
+        raise ConfigError(f"{setting}={name}: there is no such file, and {why}") from None
     if not folders.is_file(folder / RESULT):
         rule = f"the run {folder.name} is not finished; give its command again, or for how far it is"
         words = [*PROGRAM.split(), "logs", str(folder)]

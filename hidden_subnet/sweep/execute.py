@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from hidden_subnet.config.chains import ancestors
 from hidden_subnet.config.own_parts import led_through_own_code, said
+from hidden_subnet.config.parents import parent_of
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.signals import stop_signals
@@ -149,6 +149,17 @@ def execute(
             met.close()
 
 
+def missing_before(config: Config) -> list[Config]:
+    """Return the runs of a chain that have to be done before this one can start, the first one first.
+
+    Each reads its parent alone, so that what comes before one that is done may have been removed.
+    """
+    missing: list[Config] = []
+    while (parent := parent_of(missing[-1] if missing else config)) and not files.is_done(files.folder_of(parent)):
+        missing.append(parent)
+    return missing[::-1]
+
+
 def _execute_ancestors(
     config: Config,
     execute_one: Callable[[Config], Outcome],
@@ -163,7 +174,7 @@ def _execute_ancestors(
     child = files.folder_of(config)
     if files.is_done(child) and not config.force:
         return None
-    missing = [each for each in ancestors(config) if not files.is_done(files.folder_of(each))]
+    missing = missing_before(config)
     for number, each in enumerate(missing, 1):
         parent = files.folder_of(each).name
         if met is not None:

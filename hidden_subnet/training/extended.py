@@ -37,7 +37,7 @@ class Extended:
         train = config.train
         return (
             f"extend={self.folder.name}: starts from its scores and weights after epoch {self.epochs}; "
-            f"train.schedule={train.schedule} begins again at train.lr={train.lr:g}, for {train.epochs} epochs more"
+            f"train.schedule={train.schedule} begins again at train.lr={train.lr:g}, for {train.epochs} more"
         )
 
 
@@ -56,11 +56,13 @@ def resolve_extended(config: Config) -> Config:
         rule = "is a file; the folder of a finished run can be extended"
         raise ConfigError(problem(f"extend={name}", rule, "extend=runs/digits-conv2", lead="as in"))
     with errors_of("extend", name):
+        before = files.load_config(folder / files.CONFIG)
         there = _settings((files.read_result(folder) or {}).get("projection", {}))
     here = _settings(projection(config))
     if differing := [key for key in {**there, **here} if there.get(key) != here.get(key)]:
         pairs = "; ".join(f"{key} {shown(there.get(key))} there, {shown(here.get(key))} here" for key in differing)
-        right = [f"{key}={shown(there[key])}" for key in differing if key in there]
+        typed = {**{key: shown(value) for key, value in there.items()}, "pretrained": str(before.pretrained or "null")}
+        right = [f"{key.removesuffix('.name')}={typed[key]}" for key in differing if key in typed]
         rule = f"has another network, method or random weights ({pairs}), and what is trained would not fit"
         raise ConfigError(problem(f"extend={name}", rule, f"extend={name}", *right, lead="as in"))
     last = folder / "checkpoints" / files.LAST

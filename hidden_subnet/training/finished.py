@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from hidden_subnet.config.identity import digest, id_of, projection
 from hidden_subnet.config.own_parts import require_own_parts
+from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.config.registries import MethodTraits, method_traits
 from hidden_subnet.config.settings import Config
+from hidden_subnet.errors import AGAIN
 from hidden_subnet.masks.state import load_trained, weights_digest
 from hidden_subnet.methods.base import Method
 from hidden_subnet.models.from_config import has_stable_digest, weights_from_seed
@@ -124,7 +126,11 @@ def checkpoint_of_parent(parent: Config, which: Which) -> dict[str, Tensor]:
     folder = files.folder_of(parent)
     if not folders.is_file(folder / files.RESULT):
         raise ValueError(f"its parent {folder.name} is not done; the same command runs it first")
-    state = read_checkpoint(folder, which, parent, method_traits(parent))
+    try:
+        state = read_checkpoint(folder, which, parent, method_traits(parent))
+    except (FileNotFoundError, ValueError) as error:
+        again = f"{PROGRAM} rm --parents {folder.name}"
+        raise ValueError(f"its parent cannot be read ({error}); remove it, and {AGAIN}: {again}") from None
     assert state is not None
     trained: dict[str, Tensor] = state["trained"]
     return trained

@@ -3,6 +3,7 @@
 It is what is kept that counts: the digest in a run's id is over names of layers, shapes and bits.
 """
 
+import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ from hidden_subnet.config.differences import flat, shown
 from hidden_subnet.config.identity import projection
 from hidden_subnet.config.own_parts import require_own_parts
 from hidden_subnet.config.parents import names_method
-from hidden_subnet.config.registries import METHODS, info_of, method_traits
+from hidden_subnet.config.registries import METHODS, info_of, method_traits, plain
 from hidden_subnet.config.settings import Config
 from hidden_subnet.data.npz import read_arrays
+from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.masks.given import highest_where_kept, scores_of_mask
 from hidden_subnet.masks.layers import masked_layers
 from hidden_subnet.masks.state import current_masks
@@ -129,6 +131,10 @@ def resolve_mask(config: Config) -> Config:
         return config
     if names_method(config) and config.mask in METHODS and not Path(config.mask).is_dir():
         return config
+    near = difflib.get_close_matches(plain(config.mask), METHODS, n=1, cutoff=0.8)
+    if near and not Path(config.mask).exists() and names_method(config):
+        rule = "names no method, and there is no such file"
+        raise ConfigError(problem(f"mask={config.mask}", rule, f"mask={near[0]}", lead="did you mean"))
     path = file_or_run("mask", config.mask, Path(config.out))
     last = path / "checkpoints" / files.LAST
     if path.is_dir():

@@ -175,8 +175,8 @@ def _levels(network: nn.Module, method: Method, epoch: int) -> Levels:
     """Return what the layers do to their weights, so that it gives the same effective weights to the bit."""
     if not method.weights_stay():
         raise ConfigError(
-            f"method={method.config.method.name}: changes weights, and a file of masks has none; to write them, type: "
-            f"{PROGRAM} export"
+            f"method={method.config.method.name}: changes weights, and a file of masks has none; to write them, as in: "
+            f"{PROGRAM} export RUN"
         )
     wanted = _effective(network)
     for levels in _candidates(network):  # all made before the first one replaces the scores
@@ -184,8 +184,8 @@ def _levels(network: nn.Module, method: Method, epoch: int) -> Levels:
         if all(torch.equal(before, after) for before, after in zip(wanted, _effective(network), strict=True)):
             return levels
     raise ConfigError(
-        f"method={method.config.method.name}: its masks alone do not give its weights again; to write them, type: "
-        f"{PROGRAM} export"
+        f"method={method.config.method.name}: its masks alone do not give its weights again; to write them, as in: "
+        f"{PROGRAM} export RUN"
     )
 
 

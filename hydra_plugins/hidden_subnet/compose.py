@@ -126,8 +126,9 @@ class Composer:
             return compose_job(self.context, self.master, overrides, self.seen)
         config = _checked(config, self.seen)
         refuse_in_sweep(config)
-        # Own parts may look at the seed, and whether an image folder is known by its names depends on the run's folder.
-        if seed is not None and config.code is None and not DATA[config.data.name].in_folders:
+        # Own parts may look at the seed, whether an image folder is known by its names depends on the run's folder, and
+        # a run that is extended has a seed of its own.
+        if seed is not None and config.code is None and config.extend is None and not DATA[config.data.name].in_folders:
             self.checked[others] = config
         return config
 

@@ -1,13 +1,16 @@
 """Sweeps of chains: what is added, who may be executed when, and a failed parent."""
 
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.forked_launch import Launch
 from helpers.real_commands import SMALL, attempts, folders, surroundings
 from helpers.real_commands import launch as command
+from helpers.runs import QUIET
 
 from hidden_subnet.cli.rm import rm
 from hidden_subnet.config.settings import Config
@@ -15,6 +18,7 @@ from hidden_subnet.errors import ConfigError
 from hidden_subnet.store import claims, files, liveness, sweeps
 from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.sweeps import Sweep
+from hidden_subnet.sweep.execute import execute, missing_before
 from hidden_subnet.sweep.jobs import Job, jobs_of, leaves, listed_jobs, look
 from hidden_subnet.sweep.processes import Slots
 from hidden_subnet.sweep.worker import Work
@@ -55,6 +59,23 @@ def test_a_run_waits_for_its_parent(sweep: Sweep) -> None:
         jobs = looked_at(sweep)
         assert [at for at, job in enumerate(jobs) if job.claimable] == claimable
         assert {job.state for job in jobs} <= {"queued", "skipped"}
+
+
+def test_a_single_run_needs_its_parent_alone(compose: Callable[..., Config], tmp_path: Path) -> None:
+    words = ["method=imp", "method.per_round=0.5", "data=synthetic", "model=fc", "model.width=0.1", "train.epochs=1"]
+    root, parent, child = (compose(*words, f"out={tmp_path}", f"prune_rate={rate}") for rate in (0, 0.5, 0.75))
+    assert [each.prune_rate for each in missing_before(child)] == [0, 0.5]
+    assert execute(parent, QUIET).state == "done"
+    shutil.rmtree(files.folder_of(root))
+    assert missing_before(child) == []
+    assert execute(child, QUIET).state == "done"
+    assert not files.folder_of(root).exists()
+    last = files.folder_of(parent) / "checkpoints" / files.LAST
+    last.unlink()
+    outcome = execute(replace(child, force=True), QUIET)
+    assert outcome.state == "failed"
+    again = f"give the command again: python -m hidden_subnet rm --parents {files.folder_of(parent).name}"
+    assert outcome.message.endswith(again)
 
 
 @pytest.mark.parametrize(("state", "verb"), [("failed", "failed"), ("lost", "was lost"), ("stopped", "was stopped")])

@@ -45,7 +45,7 @@ def test_it_begins_where_the_other_ended(method: str, compose: Compose, tmp_path
     lr = config.train.lr
     assert (
         f"extend={parent.name}: starts from its scores and weights after epoch 2; "
-        f"train.schedule=cosine begins again at train.lr={lr:g}, for 3 epochs more"
+        f"train.schedule=cosine begins again at train.lr={lr:g}, for 3 more"
     ) in said
     if method in ("edge_popup", "dense", "random_trained"):  # whose masks at epoch 0 are those of the end
         rows = [files.read_rows(folder) for folder in (outcome.folder, parent)]
@@ -99,6 +99,8 @@ def test_what_does_not_fit_is_one_line(compose: Compose, tmp_path: Path) -> None
     parent = ended(compose, tmp_path)
     untrained = ended(compose, tmp_path, "method=random")
     masks = ended(compose, tmp_path, "checkpoint.keep=mask", "seed=1")
+    given = (*TINY, f"extend={parent}", f"out={tmp_path}")
+    assert compose(*given, "seed=0").extend == str(parent)  # a sweep composes what differs in its seed only from this
     wrong = [
         (
             ["model.width=0.2"],
@@ -106,7 +108,13 @@ def test_what_does_not_fit_is_one_line(compose: Compose, tmp_path: Path) -> None
             r"has another network, .*\(model\.width 0\.1 there, 0\.2 here\).* model\.width=0\.1",
         ),
         (["seed=3"], parent, r"\(seeds\.weights 0 there, 3 here\)"),
-        (["method=sampled"], parent, r"method\.name edge_popup there, sampled here"),
+        (
+            ["method=sampled"],
+            parent,
+            r"method\.name edge_popup there, sampled here.* as in: extend=\S+ method=edge_popup",
+        ),
+        (["init=kaiming_normal"], parent, r" init=signed_constant$"),
+        ([f"pretrained={parent}"], parent, r" pretrained=null$"),
         (["method=random"], untrained, "method=random trains nothing"),
         (["seed=1"], masks, r"keeps its masks alone .*; type: mask="),
         ([f"mask={parent}"], parent, "give one of them"),
@@ -132,3 +140,11 @@ def test_an_end_that_changes_behind_its_back_fails_the_run(compose: Compose, tmp
     outcome = execute(config, QUIET)
     assert outcome.state == "failed"
     assert "ended otherwise when this run was composed" in outcome.message
+
+
+def test_a_run_under_a_given_mask_is_extended_under_this_mask(compose: Compose, tmp_path: Path) -> None:
+    search = ended(compose, tmp_path)
+    parent = ended(compose, tmp_path, "method=finetune", f"mask={search}")
+    longer = ended(compose, tmp_path, "method=finetune", f"extend={parent.name[-12:]}", "train.epochs=1")
+    masks = [hidden_subnet.load_masks(folder) for folder in (search, longer)]
+    assert all(torch.equal(masks[0][path], masks[1][path]) for path in masks[0])

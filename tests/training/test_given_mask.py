@@ -438,3 +438,16 @@ def test_a_parent_is_deleted_only_where_that_is_asked_for(
     shutil.copytree(parent, source)
     run(compose(*TINY, "method=fixed", f"mask={source}", f"out={out}"))
     assert rm("--parents", parent.name) == 0
+
+
+def test_a_misspelled_method_and_a_checkpoint_of_a_run_by_its_id(compose: Compose, parent: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(*TINY, "method=finetune", "mask=edgepopup")
+    line = "mask=edgepopup: names no method, and there is no such file; did you mean: mask=edge_popup"
+    assert str(error.value) == line
+    with pytest.raises(ConfigError, match=r"; as in: mask=synthetic-\S+$|; did you mean: mask=synthetic-\S+$"):
+        compose(*TINY, "method=finetune", "mask=another_run", f"out={parent.parent}")
+    named = compose(
+        *TINY, "method=finetune", f"mask={parent.name[-12:]}/checkpoints/first.ckpt", f"out={parent.parent}"
+    )
+    assert named.mask == str(parent / "checkpoints" / "first.ckpt")
