@@ -41,6 +41,8 @@ from hydra_plugins.hidden_subnet.suggestions import NUMBER, Suggestions, hydra_t
 
 SWEEP = ("-m", "--multirun")
 HELP = f"for all settings, type: {LAUNCH} --help"
+MOST_LISTED = 20
+"""Most options of a group that a line lists."""
 
 
 @cache
@@ -345,10 +347,17 @@ def _unknown_option(group: str, name: str, known: Collection[str]) -> str | None
     if not words and (near := nearest(name, known)):
         words = [f"{group}={near}"]
     if not words and group in suggest.options:
-        return f"{start} ({', '.join(known)}); as in: {shlex.join(suggest.example(group))}"
+        return f"{start} ({_listed(known)}); as in: {shlex.join(suggest.example(group))}"
     is_certain = len(words) > 1  # it exists elsewhere, as a network of torchvision; a list would hide what to type
-    listed = "" if is_certain else f" ({', '.join(known)})"
+    listed = "" if is_certain else f" ({_listed(known)})"
     return f"{start}{listed}; did you mean: {shlex.join(words or [f'{group}={next(iter(known))}'])}"
+
+
+def _listed(options: Collection[str]) -> str:
+    """Return the names of options; of many those that fit a line, and where all are."""
+    names = [*options]
+    rest = f" and {len(names) - MOST_LISTED} more, in --help" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + rest
 
 
 def _missing_file(path: str, known: Collection[str]) -> str:

@@ -64,7 +64,9 @@ def test_masks_of_every_method_come_back(name: str, pruning: str, tmp_path: Path
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in WITHOUT_WEIGHTS])
 def test_methods_that_change_weights_are_refused(name: str, tmp_path: Path) -> None:
     network, method = network_of(config_of(name))
-    with pytest.raises(ConfigError, match=f"^method={name}: .*; to write them, type: python -m hidden_subnet export$"):
+    with pytest.raises(
+        ConfigError, match=f"^method={name}: .*; to write them, as in: python -m hidden_subnet export RUN$"
+    ):
         mask_file.write(network, method, RESULT, 1, tmp_path / "x.mask", None)
     assert list(tmp_path.iterdir()) == []
 
