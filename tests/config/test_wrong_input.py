@@ -150,7 +150,7 @@ def test_one_wrong_value_in_a_list_stops_all(compose: Compose, arguments: str, w
         ),
         (
             "method=finetune",
-            ["method=finetune: has a mask that is given", "; as in: method=finetune mask=runs/digits-conv2"],
+            ["method=finetune: has a mask that is given", "; as in: method=finetune mask=edge_popup"],
         ),
         ("mask=x method=snip", ["mask=x: method=snip finds its own mask; ", "; type: method=finetune"]),
         ("-m mask=nope seed=0,1", ["mask=nope: there is no such file, and no run of that name; as in: mask=runs/"]),
