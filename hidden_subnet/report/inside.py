@@ -52,7 +52,8 @@ def plot(inside: Inside) -> Figure:
     if inside.layers:
         flips = [_flips] if any("flip_rate" in row for row in inside.rows) else []
         epochs = [_epochs] if inside.epochs else []
-        panels = [_curves, *flips, _densities, _scores, _first_layer, *epochs, _confusion, _most_wrong]
+        moves = [_densities_by_epoch] if _density_changes(inside) else []
+        panels = [_curves, *flips, *moves, _densities, _scores, _first_layer, *epochs, _confusion, _most_wrong]
     columns = 4 if len(panels) > 3 else 3
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(PANEL.width * columns, PANEL.height * rows), layout="constrained")
@@ -77,10 +78,26 @@ def _curves(axes: Axes, inside: Inside) -> None:
 
 
 def _flips(axes: Axes, inside: Inside) -> None:
-    for at, path in enumerate(_by_layer(inside, "flip_rate/")):
+    _draw_by_epoch(axes, inside, "flip_rate/")
+    axes.set(title="mask changed in the epoch (%)")
+
+
+def _density_changes(inside: Inside) -> bool:
+    """Return whether some layer keeps another share of its weights in one epoch than in another."""
+    return any(len({row[path] for row in inside.rows if path in row}) > 1 for path in _by_layer(inside, "density/"))
+
+
+def _densities_by_epoch(axes: Axes, inside: Inside) -> None:
+    _draw_by_epoch(axes, inside, "density/")
+    axes.set(title="weights kept after the epoch (%)")
+
+
+def _draw_by_epoch(axes: Axes, inside: Inside, prefix: str) -> None:
+    """Draw the columns of metrics.jsonl that begin with `prefix`, in %, a line for each layer."""
+    for at, path in enumerate(_by_layer(inside, prefix)):
         points = [(row["epoch"], 100 * row[path]) for row in inside.rows if path in row]
         axes.plot(*zip(*points, strict=True), color=COLOURS[at % len(COLOURS)], label=path.partition("/")[2])
-    axes.set(title="mask changed in the epoch (%)", xlabel="epoch", ylim=(0, None))
+    axes.set(xlabel="epoch", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(inside.layers) <= NAMED:
         axes.legend(fontsize=7)

@@ -41,8 +41,8 @@ from hydra_plugins.hidden_subnet.suggestions import NUMBER, Suggestions, hydra_t
 
 SWEEP = ("-m", "--multirun")
 HELP = f"for all settings, type: {LAUNCH} --help"
-MOST_LISTED = 20
-"""Most options of a group that a line lists."""
+LISTED = 260
+"""Most characters of the options that a line lists."""
 
 
 @cache
@@ -354,10 +354,12 @@ def _unknown_option(group: str, name: str, known: Collection[str]) -> str | None
 
 
 def _listed(options: Collection[str]) -> str:
-    """Return the names of options; of many those that fit a line, and where all are."""
+    """Return the names of options; where they would not fit a line, those that do, and where all are."""
     names = [*options]
-    rest = f" and {len(names) - MOST_LISTED} more, in --help" if len(names) > MOST_LISTED else ""
-    return ", ".join(names[:MOST_LISTED]) + rest
+    while len(", ".join(names)) > LISTED:
+        names.pop()
+    rest = f" and {len(options) - len(names)} more, in --help" if len(names) < len(options) else ""
+    return ", ".join(names) + rest
 
 
 def _missing_file(path: str, known: Collection[str]) -> str:

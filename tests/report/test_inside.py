@@ -71,6 +71,15 @@ def test_each_panel_draws_its_numbers() -> None:
     assert [text.get_text() for text in drawn["most surely wrong: class, taken for"].texts] == ["1, 0"]
 
 
+def test_densities_that_change_are_drawn_by_epoch() -> None:
+    rows = [{**row, "density/fc1": density} for row, density in zip(ROWS, (1.0, 0.75, 0.5), strict=True)]
+    drawn = panels(inside(layer([0.1, 0.2], [1, 0]), rows=rows))
+    (line,) = drawn["weights kept after the epoch (%)"].lines
+    assert line.get_xydata().tolist() == [[0, 100], [1, 75], [2, 50]]
+    constant = [{**row, "density/fc1": 0.5} for row in ROWS]
+    assert "weights kept after the epoch (%)" not in panels(inside(layer([0.1, 0.2], [1, 0]), rows=constant))
+
+
 def test_checkpoints_are_a_matrix() -> None:
     epochs = {(0, 2): Overlap(8, 4, 4, 2, 2.0), (0, 5): Overlap(8, 4, 4, 1, 2.0), (2, 5): Overlap(8, 4, 4, 4, 2.0)}
     drawn = panels(inside(layer([0.1, 0.2], [1, 0]), epochs=epochs))

@@ -451,3 +451,16 @@ def test_a_misspelled_method_and_a_checkpoint_of_a_run_by_its_id(compose: Compos
         *TINY, "method=finetune", f"mask={parent.name[-12:]}/checkpoints/first.ckpt", f"out={parent.parent}"
     )
     assert named.mask == str(parent / "checkpoints" / "first.ckpt")
+
+
+def test_a_shuffled_mask_keeps_as_many_weights_of_each_layer(compose: Compose, parent: Path, tmp_path: Path) -> None:
+    words = (*TINY, "method=finetune", f"mask={parent}", "method.shuffle=true")
+    shuffled, same, other = (
+        hidden_subnet.load_masks(run(compose(*words, seeds, f"out={tmp_path / name}"))[0], "first")
+        for name, seeds in (("a", "seed=0"), ("b", "seeds.data=1"), ("c", "seeds.scores=1"))
+    )
+    for path, given in hidden_subnet.load_masks(parent).items():
+        assert shuffled[path].sum() == given.sum()
+        assert torch.equal(shuffled[path], same[path])
+        assert not torch.equal(shuffled[path], given)
+        assert not torch.equal(shuffled[path], other[path])
