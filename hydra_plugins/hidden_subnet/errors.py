@@ -41,7 +41,7 @@ from hydra_plugins.hidden_subnet.suggestions import NUMBER, Suggestions, hydra_t
 
 SWEEP = ("-m", "--multirun")
 HELP = f"for all settings, type: {LAUNCH} --help"
-LISTED = 260
+LISTED = 285
 """Most characters of the options that a line lists."""
 
 
@@ -354,12 +354,12 @@ def _unknown_option(group: str, name: str, known: Collection[str]) -> str | None
 
 
 def _listed(options: Collection[str]) -> str:
-    """Return the names of options; where they would not fit a line, those that do, and where all are."""
+    """Return the names of options; where they do not fit a line, some, and where all are."""
     names = [*options]
-    while len(", ".join(names)) > LISTED:
-        names.pop()
-    rest = f" and {len(options) - len(names)} more, in --help" if len(names) < len(options) else ""
-    return ", ".join(names) + rest
+    if len(text := ", ".join(names)) <= LISTED:
+        return text
+    count = text[: LISTED - 40].count(", ")
+    return f"{', '.join(names[:count])} and {len(names) - count} more, in --help"
 
 
 def _missing_file(path: str, known: Collection[str]) -> str:
