@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 
 from hidden_subnet.report.style import LABEL_CHARACTERS, wrapped
 
+SMALLEST = 0.65
+"""How much smaller names may become, where there are many or long ones."""
+
 
 class Labels:
     """Names beside the right end of a panel, moved apart where they would lie on one another."""
@@ -27,11 +30,18 @@ class Labels:
         self.entries.append((y, label))
 
     def spread(self, font: float) -> None:
-        """Move the names apart, in the order of their heights, so that they stay inside of the panel if they can."""
+        """Move the names apart, in the order of their heights, so that they stay inside of the panel if they can.
+
+        Where they do not fit, they become smaller, to `SMALLEST` of the size of the font.
+        """
         low, high = self.axes.get_ylim()
         points = self.axes.bbox.height * 72 / self.axes.figure.dpi  # type: ignore[union-attr]
         order = sorted(self.entries, key=lambda entry: entry[0])
-        sizes = [(1.08 * font) * (1 + label.get_text().count("\n")) for _, label in order]
+        lines = [1 + label.get_text().count("\n") for _, label in order]
+        shrunk = font * min(1.0, max(SMALLEST, (points + font) / max(1.0, 1.08 * font * sum(lines))))
+        for _, label in order if shrunk < font else []:
+            label.set_fontsize(shrunk)
+        sizes = [1.08 * shrunk * count for count in lines]
         wanted = [(y - low) / (high - low) * points for y, _ in order]
         placed = apart_by(wanted, sizes, -0.5 * font, points + 0.5 * font)
         for (_, label), before, now in zip(order, wanted, placed, strict=True):

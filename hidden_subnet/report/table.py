@@ -4,7 +4,7 @@ import json
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,9 @@ def with_named_starts(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {**run.projection, **{start: _started_from(run, start) for start in STARTS if start in run.projection}}
         for run in runs
     ]
+    for start in STARTS:
+        short = _differing_parts({each[start] for each in named if start in each})
+        named = [{**each, start: short[each[start]]} if start in each else each for each in named]
     seeds: dict[str, list[str]] = {}
     for each in named:
         seeds.setdefault(_key({**each, "seeds": None}), []).append(_key(each))
@@ -140,6 +143,13 @@ def with_named_starts(runs: Sequence[Run]) -> list[dict[str, Any]]:
         else each
         for each, run in zip(named, runs, strict=True)
     ]
+
+
+def _differing_parts(names: Collection[str]) -> dict[str, str]:
+    """Return each name without the parts that all have; a name of which nothing would be left, as it is."""
+    parts = {name: name.split("-") for name in names}
+    common = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
+    return {name: "-".join(part for part in each if part not in common) or name for name, each in parts.items()}
 
 
 def _started_from(run: Run, start: str) -> str:

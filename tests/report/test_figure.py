@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from hidden_subnet.config.settings import Data, Init, Model, Train
 from hidden_subnet.report.figure import draw, plot
 from hidden_subnet.report.intervals import half_width
-from hidden_subnet.report.labels import apart, apart_by
+from hidden_subnet.report.labels import SMALLEST, Labels, apart, apart_by
 from hidden_subnet.report.series import picture
 from hidden_subnet.report.style import PAPER, settings_of
 from hidden_subnet.report.table import summarise
@@ -224,6 +224,18 @@ def test_names_beside_a_panel_are_moved_apart_as_little_as_needed() -> None:
     assert apart_by([98, 99, 100], [10, 10, 20], 0, 100) == [65, 75, 90]
     assert apart_by([10, 20], [60, 60], 0, 100) == [20, 80]  # more than there is room for
     assert apart_by([], [], 0, 100) == []
+
+
+@pytest.mark.parametrize(("names", "size"), [(2, 10.0), (16, 7.2), (60, 10 * SMALLEST)])
+def test_names_for_which_there_is_no_room_become_smaller(names: int, size: float) -> None:
+    """The panel has 0.8 * 144 points, and half a line more above and below."""
+    axes = Figure(figsize=(2, 2), dpi=72).add_axes((0.1, 0.1, 0.8, 0.8))
+    labels = Labels(axes)
+    for number in range(names):
+        labels.add(number / names, f"name {number}", "black")
+    labels.spread(10.0)
+    (found,) = {label.get_fontsize() for _, label in labels.entries}
+    assert found == pytest.approx(size, abs=0.1)
 
 
 def test_ticks_that_are_too_near_have_no_label() -> None:

@@ -259,6 +259,14 @@ def test_runs_under_masks_of_several_seeds_are_one_line(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_masks_are_named_by_what_they_do_not_share(tmp_path: Path) -> None:
+    for rate, seed in (("0.9", 0), ("0.97", 1)):
+        parent = f"/x/digits-conv2-edge_popup-signed_constant-pr{rate}-s{seed}-{seed:012x}"
+        given = {"mask": f"{parent}/checkpoints/last.ckpt", "mask_sha256": f"{seed}" * 64}
+        finish(tmp_path, config("finetune", seed=seed, **given), 0.9)
+    assert [line.settings["mask"] for line in summarise(read_runs(tmp_path))] == ["pr0.9", "pr0.97"]
+
+
 def test_the_name_of_a_part_goes_before_its_settings(tmp_path: Path) -> None:
     for name in ("layerwise", "global"):
         finish(tmp_path, config(pruning=Pruning(name=name)), 0.9)
