@@ -128,6 +128,8 @@ def test_networks_of_torchvision_run_and_are_resumed_and_loaded(tmp_path: Path, 
         assert "encoder.layers.encoder_layer_0.self_attention.out_proj" in masked
         assert not {key for key in outcome.result["not_masked"] if key.endswith("proj_weight")}
     assert accuracy(outcome.folder, "last") == outcome.result["last"]["test"]["top1"]
+    if name in ("vit_b_16", "swin_t"):  # minutes; dropout is resumed above, and stochastic depth with convnext_tiny
+        return
     broken = of_torchvision(tmp_path / "broken", name, epochs=1)
     interrupt(broken, 1)
     assert_same_run(execute(broken, QUIET).folder, outcome.folder)
