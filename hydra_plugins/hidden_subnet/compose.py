@@ -166,6 +166,10 @@ class Composer:
         return _Base(composed, as_dict(config), config.grids)
 
 
+NAMES_OF_PARTS = ("method.name", "model.name", "data.name", "pruning.name")
+"""Settings that name a part whose dataclass may have settings of its own."""
+
+
 @dataclass
 class _Base:
     """The composed config of one combination of group choices."""
@@ -187,8 +191,8 @@ class _Base:
                 node = node.get(part, {})
                 if not isinstance(node, dict):
                     return None
-            # Hydra keeps the dataclass of the chosen method; with method.name, from_dict would take another.
-            if last not in node or isinstance(node[last], dict) or key == "method.name":
+            # Hydra keeps the dataclass of the chosen part; with another name, as method.name, from_dict takes another.
+            if last not in node or isinstance(node[last], dict) or key in NAMES_OF_PARTS:
                 return None
             assert line is not None
             if line not in self.converted:

@@ -114,6 +114,8 @@ def with_each_method(out: Path, group: ProcessGroup) -> dict[str, dict[str, Any]
         config = config_of(out, name, group.size)
         config = replace(config, init=Init(name="kaiming_normal"))  # dnw wants weights that differ in size
         config.method = replace(config.method, **SOONER.get(name, {}))
+        if METHODS[name].prunes_in_rounds:  # the first of its runs, which starts from no other
+            config.prune_rate = 0.0
         (out / name / "checkpoints").mkdir(parents=True, exist_ok=True)
         found[name] = _on_device(resolve(config), out / name, Callbacks(), group)
     return found
