@@ -5,6 +5,7 @@ It is what is kept that counts: the digest in a run's id is over names of layers
 
 import difflib
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,7 +133,7 @@ def resolve_mask(config: Config) -> Config:
     if names_method(config) and config.mask in METHODS and not Path(config.mask).is_dir():
         return config
     near = difflib.get_close_matches(plain(config.mask), METHODS, n=1, cutoff=0.8)
-    if near and not Path(config.mask).exists() and names_method(config):
+    if near and not os.path.lexists(config.mask) and names_method(config):
         rule = "names no method, and there is no such file"
         raise ConfigError(problem(f"mask={config.mask}", rule, f"mask={near[0]}", lead="did you mean"))
     path = file_or_run("mask", config.mask, Path(config.out))
