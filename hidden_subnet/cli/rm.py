@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hidden_subnet.config.identity import folder_name
+from hidden_subnet.config.parents import parent_of
 from hidden_subnet.config.program import PROGRAM
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.store import claims, files, folders, sweeps
@@ -140,7 +142,11 @@ def _starts_from(run: Path, parents: Sequence[Path]) -> list[tuple[str, str]]:
             name = dig(files.read_result(run), "parent.name")
             found += [("its parent", str(run.with_name(name)))] if isinstance(name, str) else []
     with suppress(OSError, ValueError):
-        if names_one(settings := files.working(run) / files.CONFIG):
+        if not folders.is_file(run / files.RESULT):  # it is not done, and its parent follows from its settings
+            parent = parent_of(files.load_config(run / files.CONFIG))
+            found += [("its parent", str(run.with_name(folder_name(parent))))] if parent else []
+    with suppress(OSError, ValueError):
+        if names_one(settings := run / files.CONFIG):
             config = files.load_config(settings)
             found += [("mask=", config.mask), ("pretrained=", config.pretrained), ("extend=", config.extend)]
     return [(how, path) for how, path in found if path is not None]

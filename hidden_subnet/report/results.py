@@ -179,6 +179,8 @@ def own_metrics(run: Run) -> dict[str, Any]:
 def column(path: str) -> str:
     """Return the column of a setting: model for model.name, lr for train.lr, method_penalty for method.penalty."""
     path = path.removesuffix(".name")
+    if path.startswith("search."):  # of the run that finds the mask of mask=<method>
+        return f"search_{column(path.removeprefix('search.'))}"
     if path.startswith(("method.", "data.found.")):
         return path.replace(".", "_")
     if path.startswith("pruning.rates."):  # the name of the layer has dots too

@@ -1,13 +1,18 @@
 """Chains of runs: the runs of a sweep with those from which they start, as a tree is written."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from helpers.methods import config_of
 
 from hidden_subnet.config.chains import ancestors, chained, parent_of
-from hidden_subnet.config.identity import folder_name
+from hidden_subnet.config.convert import as_dict
+from hidden_subnet.config.identity import folder_name, projection
 from hidden_subnet.config.settings import Config
+from hidden_subnet.report.results import row
+from hidden_subnet.store.read import Run
 
 
 def imp(prune_rate: float, seed: int = 0) -> Config:
@@ -46,3 +51,11 @@ def test_runs_without_parents_stay_as_they_are() -> None:
     assert [(link.config.method.name, link.depth) for link in mixed] == [
         ("dense", 0), ("imp", 0), ("imp", 1), ("edge_popup", 0)
     ]  # fmt: skip
+
+
+def test_the_columns_of_a_run_are_its_own_and_not_those_of_its_search(compose: Callable[..., Config]) -> None:
+    config = compose("method=finetune", "mask=edge_popup", "prune_rate=0.9")
+    run = Run(Path("run"), as_dict(config), projection(config), None, "queued")
+    values = row(run)
+    assert (values["method"], values["lr"], values["prune_rate"]) == ("finetune", 0.03, 0.9)
+    assert (values["search_method"], values["search_lr"]) == ("edge_popup", 0.1)

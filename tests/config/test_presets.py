@@ -36,6 +36,7 @@ RUNS = {
     "distributions": 175,
     "fashion_mnist": 150,
     "fashion_mnist_conv4": 80,
+    "finetune": 39,
     "gem_miner_ablation": 12,
     "imagenet": 9,
     "imp": 36,

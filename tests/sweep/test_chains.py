@@ -172,6 +172,17 @@ def test_a_parent_is_not_deleted_alone(tmp_path: Path, monkeypatch: pytest.Monke
     assert not parent.exists()
 
 
+def test_the_parent_of_a_run_that_is_not_done_is_not_deleted_either(
+    compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    words = ["method=imp", "method.per_round=0.5", "data=synthetic", "model=fc", "model.width=0.1", "train.epochs=1"]
+    root, child = (compose(*words, f"out={tmp_path}", f"prune_rate={rate}") for rate in (0, 0.5))
+    assert execute(root, QUIET).state == "done"
+    assert execute(child, QUIET, stopped=lambda: True).state == "interrupted"
+    with pytest.raises(ConfigError, match=r" starts from it \(its parent\)"):
+        rm(tmp_path, [files.folder_of(root).name], yes=True, failed=False, runs=False, parents=False)
+
+
 # Whole sweeps
 
 
