@@ -1,5 +1,6 @@
 """Looks inside a finished run: scores and masks by layer, and what its network takes each test image for."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -82,17 +83,23 @@ def look(run: str | Path, which: Which = "last", *, use: str | Sequence[str] = (
 def _masks_by_epoch(run: Path) -> dict[int, dict[str, Tensor]]:
     """Return the masks of the checkpoints that the run keeps by their epoch, in order; of many, some evenly spaced."""
     network, method, result = random_again(run)
-    paths = [run / "checkpoints" / name for name in files.kept_masks(run) or files.kept_checkpoints(run)]
+    names = sorted(files.kept_masks(run) or files.kept_checkpoints(run), key=_place)
+    paths = [path for path in (run / "checkpoints" / name for name in names) if folders.is_file(path)]
+    if (last := len(paths) - 1) >= MOST_EPOCHS:  # before they are read
+        paths = [paths[round(at * last / (MOST_EPOCHS - 1))] for at in range(MOST_EPOCHS)]
     found = {}
-    for path in filter(folders.is_file, paths):
+    for path in paths:
         checkpoint = checkpoint_of(path)
         assert checkpoint is not None
         epoch = load_into(network, method, run, result, checkpoint[1])
         found[epoch] = current_masks(network)
-    epochs = sorted(found)
-    if (last := len(epochs) - 1) >= MOST_EPOCHS:
-        epochs = [epochs[round(at * last / (MOST_EPOCHS - 1))] for at in range(MOST_EPOCHS)]
-    return {epoch: found[epoch] for epoch in epochs}
+    return dict(sorted(found.items()))
+
+
+def _place(name: str) -> float:
+    """Return the order of a checkpoint: first, the epochs, then best and last."""
+    which = Path(name).stem.removeprefix("epoch_")
+    return int(which) if which.isdigit() else -1 if which == "first" else math.inf
 
 
 def _steady(masks: Sequence[dict[str, Tensor]]) -> float | None:

@@ -134,9 +134,9 @@ def compare(*runs: str | Path, which: Which = "last", use: str | Sequence[str] =
 
     >>> table = hs.compare(run, other)
 
-    Columns: first, second, layer, weights, first_kept, second_kept, both, same_sign (of both), jaccard,
-    chance, nested. `which`, `use`, and
-    what is raised, are those of `load`; ConfigError too where the layers of the runs differ.
+    Columns: first, second, layer, weights, first_kept, second_kept, both, same_sign (of both), jaccard, chance,
+    nested. `which`, `use`, and what is raised, are those of `load`; ConfigError too where the layers of the runs are
+    others.
     """
     rows = [
         {

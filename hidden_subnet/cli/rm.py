@@ -142,13 +142,12 @@ def _starts_from(run: Path, parents: Sequence[Path]) -> list[tuple[str, str]]:
             name = dig(files.read_result(run), "parent.name")
             found += [("its parent", str(run.with_name(name)))] if isinstance(name, str) else []
     with suppress(OSError, ValueError):
-        if not folders.is_file(run / files.RESULT):  # it is not done, and its parent follows from its settings
-            parent = parent_of(files.load_config(run / files.CONFIG))
-            found += [("its parent", str(run.with_name(folder_name(parent))))] if parent else []
-    with suppress(OSError, ValueError):
-        if names_one(settings := run / files.CONFIG):
-            config = files.load_config(settings)
+        is_done = folders.is_file(run / files.RESULT)
+        if not is_done or names_one(run / files.CONFIG):
+            config = files.load_config(run / files.CONFIG)
             found += [("mask=", config.mask), ("pretrained=", config.pretrained), ("extend=", config.extend)]
+            if not is_done and (parent := parent_of(config)):
+                found.append(("its parent", str(run.with_name(folder_name(parent)))))
     return [(how, path) for how, path in found if path is not None]
 
 

@@ -71,11 +71,8 @@ def print_plan(
     """
     links = chained(configs)
     if single:
-        needed = {files.folder_of(each) for each in [*missing_before(configs[0]), configs[0]]}
-        is_done = files.is_done(files.folder_of(configs[0])) and not configs[0].force
-        links = [
-            link for link in links if (link.config in configs if is_done else files.folder_of(link.config) in needed)
-        ]
+        needed = [*missing_before(configs[0]), configs[0]]
+        links = [link for link in links if link.config in needed]
     added, configs = len(links) - len(configs), [link.config for link in links]
     if named := [config for config in configs if _names_layers(config)]:
         from hidden_subnet.sweep.preflight import refuse_wrong_allocations, refuse_wrong_augmentation  # loads torch

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+from hidden_subnet.config.chains import ancestors
 from hidden_subnet.config.own_parts import led_through_own_code, said
-from hidden_subnet.config.parents import parent_of
 from hidden_subnet.config.settings import Config
 from hidden_subnet.errors import ConfigError, problem
 from hidden_subnet.signals import stop_signals
@@ -150,14 +151,16 @@ def execute(
 
 
 def missing_before(config: Config) -> list[Config]:
-    """Return the runs of a chain that have to be done before this one can start, the first one first.
+    """Return the runs of a chain that have to be done before this one, the first one first; none where it is done.
 
     Each reads its parent alone, so that what comes before one that is done may have been removed.
     """
-    missing: list[Config] = []
-    while (parent := parent_of(missing[-1] if missing else config)) and not files.is_done(files.folder_of(parent)):
-        missing.append(parent)
-    return missing[::-1]
+
+    def is_missing(each: Config) -> bool:
+        return not files.is_done(files.folder_of(each))
+
+    needs_parent = config.force or is_missing(config)
+    return [*takewhile(is_missing, reversed(ancestors(config)))][::-1] if needs_parent else []
 
 
 def _execute_ancestors(
@@ -171,10 +174,7 @@ def _execute_ancestors(
 
     Returns how it ended where a run of it has no result, so that this one cannot start.
     """
-    child = files.folder_of(config)
-    if files.is_done(child) and not config.force:
-        return None
-    missing = missing_before(config)
+    child, missing = files.folder_of(config), missing_before(config)
     for number, each in enumerate(missing, 1):
         parent = files.folder_of(each).name
         if met is not None:
