@@ -41,6 +41,11 @@ class LayerInside:
         """Number of weights that each input (channel, neuron before it) keeps; one with 0 is not used."""
         return self._grouped().sum((1, 3)).flatten()
 
+    def lost(self) -> list[str]:
+        """Return how many units and inputs keep no weight: "1 of 64 units dead"; nothing where all keep one."""
+        counts = {"units dead": self.units, "inputs unused": self.inputs}
+        return [f"{int((each == 0).sum())} of {len(each)} {what}" for what, each in counts.items() if not each.all()]
+
     def _grouped(self) -> Tensor:
         """Return the mask as (groups, units of a group, inputs of a group, kernel)."""
         first, second = len(self.mask) // self.groups, self.mask.shape[1]

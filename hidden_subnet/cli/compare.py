@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hidden_subnet.analysis.overlap import ALL, Looked, Overlap, Pair, pairs
+from hidden_subnet.analysis.overlap import ALL, Overlap, Pair, pairs
 from hidden_subnet.cli.show import drawable
 from hidden_subnet.config.differences import flat, shown
 from hidden_subnet.config.program import PROGRAM
@@ -55,22 +55,12 @@ def compare(out: Path, names: Sequence[str], which: Which, to: Path | None) -> N
     if len(found) == 1 and (agreement := found[0].agreement) is not None:
         say(console, f"{agreement:.2%} of the test images are taken for the same class")
     for each in looked.values():
-        if line := dead_line(each):
-            say(console, f"{letter[each.folder.name]}: {line}")
+        if lost := [f"{layer.path}: {', '.join(layer.lost())}" for layer in each.layers if layer.lost()]:
+            say(console, f"{letter[each.folder.name]}: {'; '.join(lost)}")
     from hidden_subnet.report.overlaps import write  # loads matplotlib
 
     write(found, letter, path, root=folders.make_parent(path, runs[0].parent if to is None else None))
     say(console, f"wrote {path.absolute()}")
-
-
-def dead_line(run: Looked) -> str:
-    """Return how many output units and inputs of each layer keep no weight; "" where all keep one."""
-    parts = []
-    for layer in run.layers:
-        counts = {"units are dead": layer.units, "inputs are unused": layer.inputs}
-        lost = [f"{int((each == 0).sum())} of {len(each)} {what}" for what, each in counts.items() if not each.all()]
-        parts += [f"{layer.path}: {', '.join(lost)}"] * bool(lost)
-    return "; ".join(parts)
 
 
 def differences(runs: Sequence[Path]) -> list[str]:

@@ -113,10 +113,8 @@ def _densities(axes: Axes, inside: Inside) -> None:
     paths = [layer.path for layer in inside.layers]
     axes.barh(paths, [100 * layer.density for layer in inside.layers], color=KEPT)
     for at, layer in enumerate(inside.layers):
-        counts = {"units dead": layer.units, "inputs unused": layer.inputs}
-        lost = [f"{int((each == 0).sum())} of {len(each)} {what}" for what, each in counts.items() if not each.all()]
         left, color = (100 * layer.density + 2, "black") if layer.density < 0.5 else (2, "white")
-        axes.text(left, at, "\n".join(lost), va="center", fontsize=7, color=color)
+        axes.text(left, at, "\n".join(layer.lost()), va="center", fontsize=7, color=color)
     axes.set(title="weights kept (%)", xlim=(0, 100))
     axes.invert_yaxis()
     axes.tick_params("y", labelsize=7 if len(paths) <= NAMED else 4)

@@ -15,8 +15,12 @@ from hidden_subnet.store.files import CONFIG, LAST, RESULT
 from hidden_subnet.store.find import find_run, typed
 
 AS_IN = "pretrained=runs/digits-conv2"
-WHAT = {"pretrained": "weights", "mask": "masks", "extend": "a run"}
-"""The kind of file that a setting names."""
+NOT_THIS = {
+    "pretrained": "is neither a file of weights nor the folder of a run",
+    "mask": "is neither a file of masks nor the folder of a run",
+    "extend": "is not the folder of a run",
+}
+"""The rule on a folder that is none of what a setting may name."""
 NOUN = {"pretrained": "file", "mask": "mask", "extend": "run"}
 """The thing whose digest is in the id."""
 
@@ -75,8 +79,7 @@ def file_or_run(setting: str, name: str, out: Path) -> Path:
     if path.is_file():
         return path.absolute()
     if path.exists() and not (path / CONFIG).is_file():
-        rule = f"is neither a file of {WHAT[setting]} nor the folder of a run"
-        raise ConfigError(problem(f"{setting}={name}", rule, as_in, lead="as in"))
+        raise ConfigError(problem(f"{setting}={name}", NOT_THIS[setting], as_in, lead="as in"))
     if not path.exists() and not out.is_dir():
         raise ConfigError(
             problem(f"{setting}={name}", "there is no such file, and no run of that name", as_in, lead="as in")

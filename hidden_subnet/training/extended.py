@@ -5,7 +5,7 @@ as those of any run.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,6 @@ from hidden_subnet.store.content import remembered
 from hidden_subnet.store.pretrained import errors_of, file_or_run, refuse_digest_alone, require_digest
 from hidden_subnet.training.finished import config_to_build, read_checkpoint, require_its_weights
 from hidden_subnet.training.given_mask import settings_of_weights
-
-
-@dataclass(frozen=True)
-class Extended:
-    """The end of a finished run."""
-
-    folder: Path
-    epochs: int
-    """Those that it was trained for."""
-
-    def summary(self, config: Config) -> str:
-        """Return one line: from where the run goes on, and how its learning rate begins."""
-        train = config.train
-        return (
-            f"extend={self.folder.name}: starts from its scores and weights after epoch {self.epochs}; "
-            f"train.schedule={train.schedule} begins again at train.lr={train.lr:g}, for {train.epochs} more"
-        )
 
 
 def resolve_extended(config: Config) -> Config:
@@ -87,14 +70,14 @@ def _digest(state: dict[str, Any]) -> str:
     return checkpoints.digest(state["trained"])
 
 
-def go_on(network: nn.Module, config: Config, weights_sha256: str) -> Extended:
-    """Load the end of the run that `config.extend` names into the masked network, in place.
+def go_on(network: nn.Module, config: Config, weights_sha256: str) -> str:
+    """Load the end of the run that `config.extend` names into the masked network, in place; return a line on it.
 
     weights_sha256: digest of the random weights. Raises ValueError where the run's checkpoint has changed since the
     config was composed, or where its random weights were others.
     """
     assert config.extend is not None
-    folder = Path(config.extend)
+    folder, train = Path(config.extend), config.train
     before, result = config_to_build(folder), files.read_result(folder)
     assert result is not None
     require_its_weights(folder.name, result, weights_sha256)
@@ -105,4 +88,7 @@ def go_on(network: nn.Module, config: Config, weights_sha256: str) -> Extended:
             f"{folder} ended otherwise when this run was composed: its checkpoint has changed; give the command again"
         )
     load_trained(network, state["trained"])
-    return Extended(folder, int(state["epoch"]))
+    return (
+        f"extend={folder.name}: starts from its scores and weights after epoch {state['epoch']}; "
+        f"train.schedule={train.schedule} begins again at train.lr={train.lr:g}, for {train.epochs} more"
+    )

@@ -160,7 +160,7 @@ def _run(
             method.start_from(partial(checkpoint_of_parent, parent))
         method.prepare(shared(loaders.train, WHOLE).epoch(run.data_seed, 0))
         if config.extend is not None:
-            callbacks.say(go_on(experiment.network, config, experiment.weights_sha256).summary(config))
+            callbacks.say(go_on(experiment.network, config, experiment.weights_sha256))
         method.on_evaluation(0)
     if method.masks and not is_measured:
         if method.first_rated_epoch > 1:
