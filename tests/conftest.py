@@ -12,7 +12,8 @@ import hydra
 import pytest
 import torch
 from helpers.composing import make_composer
-from helpers.forked_launch import Launch, launcher
+from helpers.forked_launch import Launch
+from helpers.forked_launch import launch as forked_launch
 from helpers.runs import QUIET, small
 
 from hidden_subnet.config.convert import register
@@ -162,9 +163,8 @@ def compose_single() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def launch() -> Iterator[Launch]:
-    with launcher() as each:
-        yield each
+def launch() -> Launch:
+    return forked_launch
 
 
 @pytest.fixture(scope="session")

@@ -112,23 +112,30 @@ def compose_and_run(root: Path) -> None:
         hydra.main(version_base="1.3", config_path=str(root / "conf"), config_name="config")(run_task)()
     except Ended as end:  # without our own callback: hydra.callbacks={}
         sys.exit(end.code)
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError, OSError) as error:
-        if WANTS_TRACEBACK:
-            raise
-        sys.exit(f"error: {one_line(error, words)}")
-    except (AssertionError, AttributeError) as error:
-        line = refused_by_hydra(error, words)
+    except (KeyboardInterrupt, Exception) as error:
+        if is_interrupt(error):
+            print("interrupted; the same command continues from what is saved", file=sys.stderr)
+            sys.exit(130)
+        line: str | None = None
+        if isinstance(error, HydraException | OmegaConfBaseException | ValueError | TypeError | OSError):
+            line = one_line(error, words)
+        elif isinstance(error, AssertionError | AttributeError):
+            line = refused_by_hydra(error, words)
+        elif isinstance(error, KeyError):
+            line = unset_variable(error)
         if WANTS_TRACEBACK or line is None:
             raise
         sys.exit(f"error: {line}")
-    except KeyError as error:
-        line = unset_variable(error)
-        if WANTS_TRACEBACK or line is None:
-            raise
-        sys.exit(f"error: {line}")
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from what is saved", file=sys.stderr)
-        sys.exit(130)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C led to the error: amid the making of a tree, OmegaConf raises one of its own in its place.
+
+    Its trees set flags for a while, and cannot set them back where a node is made in part.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def refuse(arguments: list[str]) -> None:

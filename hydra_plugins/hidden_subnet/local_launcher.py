@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from hidden_subnet.config.identity import folder_name
 from hidden_subnet.config.settings import Config, OnError
 from hidden_subnet.errors import ConfigError, problem
-from hidden_subnet.store.files import folder_of
 from hydra_plugins.hidden_subnet.compose import Composer
 from hydra_plugins.hidden_subnet.hydra_settings import refuse_per_job
 from hydra_plugins.hidden_subnet.objective import objective
@@ -101,10 +100,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         _, code = self.run(configs, label)
         if code:
             sys.exit(code)
-        return [
-            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, working_dir=str(folder_of(config)))
-            for config, overrides in zip(configs, job_overrides, strict=True)
-        ]
+        return [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
 
     def described(self, tasks: int) -> str:
         """Return the line of a plan on what executes the runs; nothing of the processes of this machine."""

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.forked_launch import launch
 from helpers.runs import QUIET
 
 import hidden_subnet
@@ -298,12 +298,11 @@ def test_export_takes_an_epoch(folder: Path, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.mark.slow
 def test_the_command_line(folder: Path) -> None:
-    def launch(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, str(ROOT / "launch.py"), f"out={folder.parent}", *arguments]
-        return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300)
+    def launched(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return launch(folder.parent, f"out={folder.parent}", *arguments)
 
     before = contents(folder.parent)
-    done = launch(f"evaluate={folder.name[:20]}")
+    done = launched(f"evaluate={folder.name[:20]}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "6 of 6" in done.stdout
     assert contents(folder.parent) == before
@@ -313,7 +312,7 @@ def test_the_command_line(folder: Path) -> None:
         path.write_bytes(content)
         if name == "refused":
             checkpoints.save(path, {**state, "trained": hostile(folder / "exploded")})
-        done = launch(f"evaluate={path}")
+        done = launched(f"evaluate={path}")
         assert done.returncode == 1
         [line] = done.stderr.splitlines()
         assert line.startswith("error: ")

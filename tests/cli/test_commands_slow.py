@@ -9,15 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.real_commands import LAUNCH, TIMEOUT, command
 
 from hidden_subnet.store import files, sweeps
 from hidden_subnet.store.liveness import LivenessProbe
 from hidden_subnet.store.read import read_runs
 from hidden_subnet.store.sweeps import live_workers
 
-LAUNCH = Path(__file__).parents[2] / "launch.py"
 LONG = ["data=synthetic", "model.width=0.25", "tracker=none", "seed=0,1,2", "hydra.launcher.workers=1"]
-TIMEOUT = 300  # generous: it only tells a hang
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +26,6 @@ def launch(cwd: Path, *arguments: str) -> "subprocess.Popen[str]":
         [sys.executable, str(LAUNCH), "-m", *LONG, *arguments],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-
-
-def command(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "hidden_subnet", *arguments], cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT
-    )
 
 
 def wait_until(true: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.forked_launch import launch
 
 import hidden_subnet as hs
 from hidden_subnet.store import files
@@ -21,8 +22,7 @@ def blocks() -> list[str]:
 
 
 def launched(cwd: Path, *words: str, code: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "launch.py"), *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = launch(cwd, *words)
     said = done.stdout + done.stderr
     assert done.returncode == code, said
     assert "Traceback" not in said

@@ -107,3 +107,38 @@ def test_nothing_is_said_before_hydra_is_there(tmp_path: Path, command: list[str
         [sys.executable, *command, "seed=1"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+AMID_A_TREE = """
+import os, signal, sys
+from hydra.core.config_store import ConfigStore
+from omegaconf import ListConfig
+
+append, store = ListConfig.append, ConfigStore.store
+def interrupted(self, item):
+    ListConfig.append = append
+    self.__dict__["_content"].append(None)  # as it is while the item is made
+    self._get_flag("readonly")
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000): pass
+
+def store_interrupted(self, *arguments, group=None, **named):
+    if group == "sweep":
+        ListConfig.append = interrupted
+    return store(self, *arguments, group=group, **named)
+
+ConfigStore.store = store_interrupted
+sys.path.insert(0, {root!r})
+sys.argv[0] = {launch!r}
+from hidden_subnet.cli.launch import main
+main()
+"""
+
+
+def test_it_is_heeded_though_a_tree_of_omegaconf_is_made_in_part(tmp_path: Path) -> None:
+    code = AMID_A_TREE.format(root=str(ROOT), launch=str(LAUNCH))
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-m", "seed=0,1"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    told = "interrupted; the same command continues from what is saved\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", told)

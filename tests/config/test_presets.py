@@ -1,13 +1,12 @@
 """The presets in sweeps/: what each runs, tied settings, and what the command line changes."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.composing import make_composer
+from helpers.forked_launch import launch
 from helpers.image_folders import make_folder
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -307,8 +306,7 @@ def test_common_settings_alone_are_a_preset(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_smoke_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "launch.py"), "sweep=smoke", f"out={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    done = launch(tmp_path, "sweep=smoke", f"out={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     results = [read_result(path.parent) for path in tmp_path.glob("*/result.json")]
     every = RUNS["smoke"] + 2  # the dense networks from which method=imp starts

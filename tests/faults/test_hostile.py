@@ -2,8 +2,6 @@
 
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import torch
 from helpers.forked_launch import Launch
 from helpers.real_commands import (
     SMALL,
-    TIMEOUT,
+    command,
     figure,
     folders,
     is_one_line,
@@ -40,13 +38,6 @@ def hostile_checkpoint(path: Path, bomb: Path) -> None:
     """As `checkpoints.save` writes it, digest and all."""
     state = {"trained": Bomb(bomb)}
     torch.save({**state, "sha256": checkpoints.digest(state)}, path)
-
-
-def command(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "hidden_subnet", *arguments],
-        cwd=cwd, env=surroundings(), capture_output=True, text=True, timeout=TIMEOUT,
-    )  # fmt: skip
 
 
 def tree(folder: Path) -> set[Path]:

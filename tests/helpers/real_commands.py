@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from helpers import forked_launch
+from helpers.forked_launch import TIMEOUT
 
 from hidden_subnet.store import checkpoints, claims, files
 from hidden_subnet.store.claims import RunStatus
 from hidden_subnet.store.liveness import LivenessProbe
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = ROOT / "launch.py"
+LAUNCH = forked_launch.LAUNCH
 FULL = os.environ.get("HIDDEN_SUBNET_FAULTS") == "full"
 """Whether to make as many trials as docs/reliability.md states; a few otherwise."""
-TIMEOUT = 300
-"""Seconds; generous, since it only detects a command that hangs."""
 SMALL = ["data=synthetic", "model.width=0.125", "train.epochs=2", "train.threads=1", "tracker=none"]
 LONG = ["data=synthetic", "model.width=0.5", "train.epochs=25", "train.threads=1", "tracker=none"]
 TIMES = {"seconds", "images_per_second"}
@@ -45,11 +45,14 @@ def surroundings(fault: dict[str, Any] | None = None, **more: str) -> dict[str, 
 
 
 def launch(cwd: Path, *arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run launch.py in these surroundings, by default those without a fault."""
     cwd.mkdir(exist_ok=True)
-    return subprocess.run(
-        [sys.executable, str(LAUNCH), *arguments],
-        cwd=cwd, env=env or surroundings(), capture_output=True, text=True, timeout=TIMEOUT,
-    )  # fmt: skip
+    return forked_launch.launch(cwd, *arguments, env=env or surroundings())
+
+
+def command(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m hidden_subnet`."""
+    return forked_launch.launch(cwd, *arguments, script=forked_launch.PROGRAM)
 
 
 def start(cwd: Path, *command: str, env: dict[str, str] | None = None) -> "subprocess.Popen[str]":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import forked_launch
 from helpers.real_commands import ROOT, TIMEOUT
 from helpers.slurm_cluster import Cluster
 
@@ -29,14 +30,7 @@ def environment(cluster: Cluster) -> dict[str, str]:
 
 
 def launch(cluster: Cluster, cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch.py"), "-m", *arguments],
-        cwd=cwd,
-        env=environment(cluster),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    return forked_launch.launch(cwd, "-m", *arguments, env=environment(cluster))
 
 
 def start(cluster: Cluster, cwd: Path, *arguments: str) -> "subprocess.Popen[str]":

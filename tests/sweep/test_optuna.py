@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers.forked_launch import Launch
-from helpers.real_commands import surroundings
+from helpers.real_commands import LAUNCH, launch, surroundings
 
 from hidden_subnet.store import files, sweeps
 from hidden_subnet.store.read import dig, read_runs
@@ -23,15 +22,8 @@ pytestmark = pytest.mark.slow
 optuna = pytest.importorskip("optuna", minversion="4.9")
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
-LAUNCH = Path(__file__).parents[2] / "launch.py"
 SMALL = ["data=synthetic", "model.width=0.125", "train.epochs=2", "tracker=none"]
 STUDY = ["-m", "hydra/sweeper=optuna", *SMALL]
-
-
-def launch(cwd: Path, *arguments: str, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(LAUNCH), *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
-    )
 
 
 def validation(cwd: Path) -> dict[str, float]:
@@ -312,11 +304,8 @@ def test_every_sampler_chooses_among_all_kinds_of_values(sampler: str, tmp_path:
         ),
     ],
 )
-def test_wrong_studies_are_refused_in_one_line(
-    tmp_path: Path, request: pytest.FixtureRequest, arguments: list[str], words: list[str]
-) -> None:
-    forked: Launch = request.getfixturevalue("launch")
-    said = forked(tmp_path, "-m", "hydra/sweeper=optuna", "tracker=none", *arguments)
+def test_wrong_studies_are_refused_in_one_line(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    said = launch(tmp_path, "-m", "hydra/sweeper=optuna", "tracker=none", *arguments)
     assert said.returncode == 1
     [line] = said.stderr.splitlines()
     assert line.startswith("error: ")

@@ -1,12 +1,11 @@
 """A run that is stopped on purpose is saved and marked `stopped`, is left so, and continues when asked to."""
 
 import csv
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.real_commands import command, launch
 from helpers.runs import QUIET, assert_same_run, small
 
 import hidden_subnet
@@ -18,8 +17,6 @@ from hidden_subnet.store.read import read_run
 from hidden_subnet.sweep.execute import Outcome, RunObserver, execute
 from hidden_subnet.sweep.jobs import jobs_of
 from hidden_subnet.training.callbacks import Row
-
-LAUNCH = Path(__file__).parents[2] / "launch.py"
 
 
 def at_chance(out: Path, **changes: object) -> Config:
@@ -119,9 +116,7 @@ def test_a_grid_says_which_runs_were_stopped(tmp_path: Path) -> None:
     grid += ["train.epochs=20", "stop_collapsed=true", "stop_collapsed_epoch=10"]
 
     def launched(*words: str) -> str:
-        said = subprocess.run(
-            [sys.executable, str(LAUNCH), *grid, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
+        said = launch(tmp_path, *grid, *words)
         assert said.returncode == 0, said.stdout + said.stderr
         return said.stdout
 
@@ -135,13 +130,7 @@ def test_a_grid_says_which_runs_were_stopped(tmp_path: Path) -> None:
     assert states() == ["done", "stopped"]
     said = launched()
     assert "2 runs, 1 of them finished before (force=true runs them again), 1 stopped before" in said
-    status = subprocess.run(
-        [sys.executable, "-m", "hidden_subnet", "status", "train.lr"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    status = command(tmp_path, "status", "train.lr")
     assert "1 done, 0 running, 1 stopped" in status.stdout
     assert "lr 1e-09): at chance after epoch 10, with" in status.stdout
     launched("resume_stopped=true")

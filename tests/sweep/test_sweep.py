@@ -11,21 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.forked_launch import LAUNCH, TIMEOUT, launch
 
 from hidden_subnet.store import claims, files
 from hidden_subnet.store.read import read_runs
 
-LAUNCH = Path(__file__).parents[2] / "launch.py"
 SMALL = ["data=synthetic", "model.width=0.125", "train.epochs=2", "tracker=none"]
-TIMEOUT = 300  # generous: it only tells a hang
 
 pytestmark = pytest.mark.slow
-
-
-def launch(cwd: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, str(LAUNCH), *arguments], cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT
-    )
 
 
 def results(cwd: Path) -> list[dict[str, str]]:
