@@ -73,6 +73,7 @@ def test_started_by_torchrun_in_vain(
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setattr(sys, "argv", ["launch.py", *arguments, f"out={tmp_path}"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which the command sets, and which is set back after the test
     with pytest.raises(SystemExit) as ended:
         main()
     assert str(ended.value.code).replace(f" out={tmp_path}", "") == line

@@ -88,8 +88,10 @@ Launch = Callable[..., Finished]
 @cache
 def _server() -> "subprocess.Popen[str]":
     """The process from which commands are forked; it ends with this one."""
+    # A command that a test has executed in this process leaves HYDRA_FULL_ERROR=1, which asks for tracebacks.
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
     return subprocess.Popen(
-        [sys.executable, "-c", SERVER], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", SERVER], env={**environment, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
