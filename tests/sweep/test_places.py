@@ -109,7 +109,7 @@ def test_who_waits_first_gets_the_next_places(tmp_path: Path) -> None:
     assert late() is None  # though core1 is free
     os.close(first[1])
     waiting.join()
-    assert found == [["core0", "core1"]]
+    assert [sorted(each or []) for each in found] == [["core0", "core1"]]  # core1 first, if core0 was freed in between
     assert not stands_in_queue(tmp_path)
 
 
