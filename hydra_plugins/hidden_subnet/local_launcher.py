@@ -76,7 +76,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
             from hidden_subnet.report.plan import print_plan
 
             print_plan(configs, self.at_a_time(configs), self.described)
-            return [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
+            return _completed(job_overrides)
         # Another sweeper may choose the same values twice.
         distinct = {folder_name(config): config for config in configs}
         jobs, code = self.run(list(distinct.values()), self.label)
@@ -100,7 +100,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         _, code = self.run(configs, label)
         if code:
             sys.exit(code)
-        return [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]
+        return _completed(job_overrides)
 
     def described(self, tasks: int) -> str:
         """Return the line of a plan on what executes the runs; nothing of the processes of this machine."""
@@ -121,3 +121,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
         os.environ.update(self.environment)  # the fork server starts later, and all runs inherit its environment
         return run_sweep(configs, label, self.workers, self.jobs_per_gpu, report=self.report)
+
+
+def _completed(job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    return [JobReturn(overrides=list(each), status=JobStatus.COMPLETED) for each in job_overrides]

@@ -1,4 +1,4 @@
-"""launch.py as a command, in a process forked from one that has loaded Hydra: loading it is most of the time."""
+"""launch.py as a command, forked from a process that has loaded Hydra and torch: to load them is most of its time."""
 
 import atexit
 import json
@@ -79,7 +79,7 @@ os._exit(code)
 
 class Finished(subprocess.CompletedProcess[str]):
     heavy: list[str]
-    """The packages of HEAVY that it had loaded when it ended."""
+    """The packages of HEAVY that it had loaded when it ended; all of them if it did not come to say so."""
 
 
 Launch = Callable[..., Finished]
@@ -120,5 +120,5 @@ def launch(
     code = int(server.stdout.readline())
     hangs.cancel()
     finished = Finished(arguments, code, paths["stdout"].read_text(), paths["stderr"].read_text())
-    finished.heavy = json.loads(paths["heavy"].read_text()) if paths["heavy"].exists() else []
+    finished.heavy = json.loads(paths["heavy"].read_text()) if paths["heavy"].exists() else [*HEAVY]
     return finished

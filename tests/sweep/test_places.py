@@ -95,9 +95,14 @@ def test_who_waits_first_gets_the_next_places(tmp_path: Path) -> None:
     first = hold_one(["core0"], 1, tmp_path)
     assert first is not None
     found: list[list[str] | None] = []
+    looked = threading.Event()
+
+    def has_looked() -> bool:
+        looked.set()
+        return False
 
     def early() -> None:
-        found.append(hold_in_turn(["core0", "core1"], 2, 1, seconds=60, stopped=never, folder=tmp_path))
+        found.append(hold_in_turn(["core0", "core1"], 2, 1, seconds=60, stopped=has_looked, folder=tmp_path))
 
     def late() -> list[str] | None:
         return hold_in_turn(["core0", "core1"], 1, 1, seconds=0, stopped=never, folder=tmp_path)
@@ -107,9 +112,11 @@ def test_who_waits_first_gets_the_next_places(tmp_path: Path) -> None:
     while not stands_in_queue(tmp_path):
         time.sleep(0.01)
     assert late() is None  # though core1 is free
+    looked.clear()
+    looked.wait()  # freed amid a look, core0 would be found after core1
     os.close(first[1])
     waiting.join()
-    assert [sorted(each or []) for each in found] == [["core0", "core1"]]  # core1 first, if core0 was freed in between
+    assert found == [["core0", "core1"]]
     assert not stands_in_queue(tmp_path)
 
 
